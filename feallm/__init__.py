@@ -1,0 +1,1 @@
+"""feallm-edge: read a face on the device it stands in front of, and say why."""

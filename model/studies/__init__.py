@@ -1,0 +1,1 @@
+"""Experiments behind the ADRs, kept runnable: `python -m feallm.model.studies.NAME`."""

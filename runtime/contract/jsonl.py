@@ -1,0 +1,102 @@
+"""A report as JSON lines: one object a face and frame; and the same rows as a flat table.
+
+A frame without a face gives one row whose `track`, `box`, `aus`, `expression` are null: durations
+are counted in rows. docs/rows.md describes every field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from feallm.runtime.contract.aus import AU_KEYS
+from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.reading import AUReading, FrameReport, Reading
+
+SCHEMA = 1
+Row = dict[str, Any]
+
+
+def rows(report: FrameReport, *, calibrated: bool) -> Iterator[Row]:
+    """The rows of a frame; `calibrated` says whether its intensities were fitted to FACS codes."""
+    head: Row = {
+        "schema": SCHEMA,
+        "source": report.source,
+        "frame": report.index,
+        "time_s": round(report.time_s, 6),
+    }
+    tail: Row = {"intensity_calibrated": calibrated, "bundle": report.bundle}
+    if not report.readings:
+        empty = dict.fromkeys(("track", "box", "score", "aus", "expression", "explanation"))
+        yield {**head, **empty, **tail}
+    for reading in report.readings:
+        yield {**head, **_face(reading), **tail}
+
+
+def _face(reading: Reading) -> Row:
+    explanation = reading.explanation
+    return {
+        "track": reading.track,
+        "box": [round(v, 2) for v in reading.box],
+        "score": round(reading.score, 4),
+        "aus": {key: _au(reading.aus.get(key)) for key in AU_KEYS},
+        "expression": {
+            "top": reading.expression.top,
+            "scores": {name: round(reading.expression.scores[name], 4) for name in EXPRESSIONS},
+        },
+        "explanation": None
+        if explanation is None
+        else {
+            "text": explanation.text,
+            "aus": list(explanation.aus),
+            "source": explanation.source,
+            "why_template": explanation.why_template,
+        },
+    }
+
+
+def _au(au: AUReading | None) -> Row | None:
+    if au is None:
+        return None
+    return {
+        "intensity": round(au.intensity, 3),
+        "present": au.present,
+        "probability": round(au.probability, 4),
+        "left": None if au.left is None else round(au.left, 3),
+        "right": None if au.right is None else round(au.right, 3),
+    }
+
+
+def dumps(row: Row) -> str:
+    """One line of JSON, without its line end."""
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def flat_columns() -> list[str]:
+    """Columns of the table: one a field, `AU12` the intensity, `AU12_p` the probability, …"""
+    columns = ["source", "frame", "time_s", "track", "x0", "y0", "x1", "y1", "score", "expression"]
+    columns += list(EXPRESSIONS)
+    for key in AU_KEYS:
+        columns += [key, f"{key}_present", f"{key}_p", f"{key}_left", f"{key}_right"]
+    return [*columns, "explanation", "explanation_source", "bundle"]
+
+
+def flat(row: Row) -> dict[str, object]:
+    """A row as cells; what was not measured is an empty cell."""
+    cells: dict[str, object] = {name: row[name] for name in ("source", "frame", "time_s")}
+    cells["track"], cells["score"], cells["bundle"] = row["track"], row["score"], row["bundle"]
+    if row["box"] is not None:
+        cells.update(zip(("x0", "y0", "x1", "y1"), row["box"], strict=True))
+    if row["expression"] is not None:
+        cells["expression"] = row["expression"]["top"]
+        cells.update(row["expression"]["scores"])
+    for key, au in (row["aus"] or {}).items():
+        if au is not None:
+            cells[key], cells[f"{key}_p"] = au["intensity"], au["probability"]
+            cells[f"{key}_present"] = int(au["present"])
+            cells[f"{key}_left"], cells[f"{key}_right"] = au["left"], au["right"]
+    if row["explanation"] is not None:
+        cells["explanation"] = row["explanation"]["text"]
+        cells["explanation_source"] = row["explanation"]["source"]
+    return {name: "" if (v := cells.get(name)) is None else v for name in flat_columns()}

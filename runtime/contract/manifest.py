@@ -1,0 +1,147 @@
+"""What `manifest.json` may say. The only place where the format of a bundle is written down.
+
+The digest is the sha256 of the manifest's canonical JSON (sorted keys, no spaces, UTF-8) without
+the field `digest` itself, so an accidental change of any field is caught when a bundle is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
+from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.geometry import CropGeometry
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+SCHEMA_VERSION: Literal[1] = 1
+MANIFEST = "manifest.json"
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+XY = tuple[float, float]
+
+
+class Strict(BaseModel):
+    """Unknown fields are errors: a bundle must not say what nobody reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Geometry(Strict):
+    """The crop that the vision artifact expects."""
+
+    width_px: Annotated[int, Field(ge=16, le=1024)]
+    height_px: Annotated[int, Field(ge=16, le=1024)]
+    points_px: tuple[XY, XY, XY, XY, XY]
+    border: Annotated[int, Field(ge=0, le=255)]
+
+    def crop(self) -> CropGeometry:
+        """The same as the type that `vision` computes with."""
+        return CropGeometry(self.width_px, self.height_px, self.points_px, self.border)
+
+
+class Artifact(Strict):
+    """One file of the bundle."""
+
+    file: FileName
+    format: Literal["onnx", "gguf"]
+    precision: Literal["fp32", "fp16", "q8_0"]
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(gt=0)]
+
+
+class Language(Strict):
+    """How the language model is asked: `begin` token, visual tokens, then question and answer."""
+
+    artifact: str
+    visual_tokens: Annotated[int, Field(ge=1, le=1024)]
+    width: Annotated[int, Field(ge=1)]
+    question: str
+    max_new_tokens: Annotated[int, Field(ge=8, le=1024)]
+    context: Annotated[int, Field(ge=64)]
+
+
+class Source(Strict):
+    """A data set that the weights saw."""
+
+    name: str
+    licence: str
+    rows: int
+    sha256: str
+
+
+class Training(Strict):
+    """What made the weights."""
+
+    size: str
+    command: str
+    seed: int
+    checkpoint_sha256: Sha256
+    sources: tuple[Source, ...]
+
+
+class Manifest(Strict):
+    """The whole description of a bundle."""
+
+    schema_version: Literal[1]
+    name: str
+    version: str
+    digest: Sha256
+    licence: str
+    geometry: Geometry
+    regions: tuple[str, ...]
+    aus: tuple[str, ...]
+    aus_trained: tuple[str, ...]
+    expressions: tuple[str, ...]
+    thresholds: dict[str, Share]
+    intensity_calibrated: bool
+    artifacts: dict[str, Artifact]
+    vision: str
+    language: Language | None
+    training: Training
+    notice: str
+
+    @field_validator("aus")
+    @classmethod
+    def _aus(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value != AU_KEYS:
+            raise ValueError("the AU order is not this version's")
+        return value
+
+    @field_validator("expressions")
+    @classmethod
+    def _expressions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value != EXPRESSIONS:
+            raise ValueError("the order of expressions is not this version's")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Manifest:
+        if unknown := set(self.aus_trained) - set(AU_INDEX):
+            raise ValueError(f"unknown AUs in aus_trained: {sorted(unknown)}")
+        if set(self.thresholds) != set(self.aus_trained):
+            raise ValueError("thresholds and aus_trained name different AUs")
+        wanted = [self.vision, *([self.language.artifact] if self.language else [])]
+        if missing := [name for name in wanted if name not in self.artifacts]:
+            raise ValueError(f"no artifact named {', '.join(missing)}")
+        files = [artifact.file for artifact in self.artifacts.values()]
+        if len(set(files)) != len(files) or MANIFEST in files:
+            raise ValueError("artifacts share a file")
+        return self
+
+
+def canonical(fields: dict[str, object]) -> bytes:
+    """Canonical JSON of a manifest's fields."""
+    return json.dumps(
+        fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest(fields: dict[str, object]) -> str:
+    """sha256 of a manifest's fields without its own digest."""
+    return hashlib.sha256(
+        canonical({name: value for name, value in fields.items() if name != "digest"})
+    ).hexdigest()
