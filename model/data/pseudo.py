@@ -39,17 +39,17 @@ LIP_GAP = "lip_gap"
 """Gap of the inner lips (points 62 and 66) over the distance of the eyes."""
 
 SCALES: dict[str, Scale] = {
-    "AU1": _middle("browInnerUp", 0.40, 0.92),
-    "AU2": _sides("browOuterUp", 0.45, 0.92),
-    "AU5": _sides("eyeWide", 0.10, 0.40),
-    "AU12": _sides("mouthSmile", 0.30, 0.95),
-    "AU17": _middle("mouthShrugLower", 0.10, 0.50),
-    "AU25": _middle(LIP_GAP, 0.08, 0.50),
-    "AU26": _middle("jawOpen", 0.15, 0.70),
-    "AU43": _sides("eyeBlink", 0.50, 0.80),
+    "AU1": _middle("browInnerUp", 0.55, 0.95),
+    "AU2": _sides("browOuterUp", 0.62, 0.95),
+    "AU5": _sides("eyeWide", 0.14, 0.45),
+    "AU12": _sides("mouthSmile", 0.40, 0.95),
+    "AU17": _middle("mouthShrugLower", 0.18, 0.60),
+    "AU25": _middle(LIP_GAP, 0.12, 0.55),
+    "AU26": _middle("jawOpen", 0.20, 0.75),
+    "AU43": _sides("eyeBlink", 0.60, 0.80),
 }
 """Where presence begins was set by eye on sheets of `train` faces sorted by each value
-(`feallm data scale-sheet`); `full` is about the 99th percentile."""
+(`feallm data sheet`); `full` is about the 99th percentile."""
 
 
 @dataclass(frozen=True, slots=True)

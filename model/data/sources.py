@@ -1,0 +1,114 @@
+"""Readers of the shared faces: what may be trained on, with the labels that can be trusted."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+from feallm.model.data import ferplus, pseudo
+from feallm.model.data.pack import Origin, Rows, encoded, sha256
+from feallm.runtime.contract.aus import N_AUS
+from feallm.runtime.contract.errors import InputError
+from feallm.runtime.contract.expressions import EXPRESSION_INDEX, N_EXPRESSIONS
+from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, MEAN_POINTS_HAAR
+from feallm.runtime.vision.align import points_in_box
+from numpy.typing import NDArray
+
+LFW_WORDS = ("neutral", "happiness", "surprise")
+"""Expression words of LFW that its data page does not call unreliable or too rare."""
+
+_LFW_SURE = 0.8  # one rater, no check: the rest of the weight goes to the other expressions
+
+
+def fer_train(data: Path) -> Rows:
+    """FER+ `train` without near copies of evaluation pictures; AUs by pseudo-labels."""
+    path = data / "fer" / "train.npz"
+    split = ferplus.read(path)
+    marks = pseudo.read(data / "fer" / "mediapipe_train.npz")
+    soft = ferplus.soft_labels(split.votes)
+    rows = np.flatnonzero(split.usable & (soft.sum(1) > 0))
+    with np.load(path) as file:
+        images = list(encoded(file["images"], file["offsets"]))
+    side = float(ferplus.SIDE_PX)
+    mean = points_in_box((0, 0, side, side), MEAN_POINTS_CROP)
+    licence = "FER2013 pictures: research use, licence unknown; FER+ votes: MIT"
+    return Rows(
+        [images[i] for i in rows],
+        split.votes[rows],
+        soft[rows],
+        marks.intensity[rows],
+        marks.points5[rows].astype(np.float32),
+        np.tile(mean.astype(np.float32), (len(rows), 1, 1)),
+        split.dup_group[rows],
+        Origin("ferplus-train", licence, len(rows), sha256(path)),
+    )
+
+
+def lfw_train(data: Path, name: str = "lfw") -> Rows:
+    """LFW photos of people who are not in its test part, with a sound expression word.
+
+    Points are YuNet's (the teacher that the data page allows); rows without a face are left out.
+    `name`: "lfw" or "lfw_more". Groups are the people, numbered from -1 downwards.
+    """
+    path = data / "lfw" / f"{name}.npz"
+    table = data / "lfw" / f"{name.replace('lfw', 'attributes')}.csv"
+    try:
+        with np.load(path) as file:
+            images = list(encoded(file["images"], file["offsets"]))
+            test = file["test"]
+        with table.open(newline="") as text:
+            people = list(csv.DictReader(text))
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not an LFW pack: {error}") from error
+    detector = cv2.FaceDetectorYN.create(
+        str(data / "detector" / "face_detection_yunet_2023mar.onnx"), "", (250, 250), 0.7
+    )
+    kept: list[int] = []
+    points: list[NDArray[np.float32]] = []
+    boxes: list[NDArray[np.float32]] = []
+    for i, person in enumerate(people):
+        if test[i] or person["expression"] not in LFW_WORDS:
+            continue
+        picture = cv2.imdecode(np.frombuffer(images[i], np.uint8), cv2.IMREAD_COLOR)
+        found = detector.detect(picture)[1]
+        if found is None:
+            continue
+        middle = np.abs(found[:, :2] + found[:, 2:4] / 2 - 125).sum(1)
+        face = found[middle.argmin()]  # LFW's person stands in the middle
+        kept.append(i)
+        points.append(face[4:14].reshape(5, 2))
+        boxes.append(_haar_like(face[4:14].reshape(5, 2)))
+    expression = np.full(
+        (len(kept), N_EXPRESSIONS), (1 - _LFW_SURE) / (N_EXPRESSIONS - 1), np.float32
+    )
+    expression[
+        np.arange(len(kept)), [EXPRESSION_INDEX[people[i]["expression"]] for i in kept]
+    ] = _LFW_SURE
+    names = sorted({people[i]["name"].rsplit("_", 1)[0] for i in kept})
+    number = {person: -1 - k for k, person in enumerate(names)}
+    return Rows(
+        [images[i] for i in kept],
+        np.zeros((len(kept), 10), np.float32),
+        expression,
+        np.full((len(kept), N_AUS, 2), np.nan, np.float32),
+        np.array(points, np.float32),
+        np.array(boxes, np.float32),
+        np.array([number[people[i]["name"].rsplit("_", 1)[0]] for i in kept], np.int64),
+        Origin(
+            f"{name.replace('_', '-')}-train",
+            "LFW news photographs: research use, rights with their owners; words Apache-2.0",
+            len(kept),
+            sha256(path),
+        ),
+    )
+
+
+def _haar_like(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean points of the box that a frontal-face cascade would draw round these five points."""
+    shares = np.array(MEAN_POINTS_HAAR)
+    scale = np.ptp(points[:, 0]) / np.ptp(shares[:, 0])
+    start = points.mean(0) - shares.mean(0) * scale
+    box = (start[0], start[1], start[0] + scale, start[1] + scale)
+    return points_in_box(box, MEAN_POINTS_HAAR).astype(np.float32)

@@ -1,0 +1,147 @@
+"""How an answer is worded: AUs first, then the expression, then why.
+
+One place for the words, so that the language model's training texts, the template that stands in
+for it and the check of its claims agree. A sentence names only what it is given.
+
+    AUs: AU12 lip corner puller (strong), AU25 lips part (clear)
+    Expression: happiness
+    Why: The lip corners are pulled up (AU12) and the lips are parted (AU25); this is the pattern
+    called happiness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX
+from feallm.runtime.contract.expressions import speaking_for
+from feallm.runtime.contract.reading import AUReading
+
+DEGREES = ("slight", "clear", "strong")
+_CLEAR, _STRONG = 2.0, 3.5  # intensities at which a word begins
+
+QUESTIONS = (
+    "Which action units are active, which expression do they add up to, and why?",
+    "Read this face: action units first, then the expression, then the reason.",
+    "What moves in this face, which expression is it, and why?",
+    "List the action units, name the expression and explain it by them.",
+)
+"""Questions of the whole answer; the first is the one that a bundle asks."""
+
+AU_QUESTIONS = ("Which action units are active?", "List the action units of this face.")
+EXPRESSION_QUESTIONS = ("Which expression is this?", "Name the expression.")
+
+NONE = "none"
+Pick = Callable[[Sequence[str]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An action unit that a text names, and how strongly it is seen."""
+
+    key: str
+    degree: str
+
+
+def degree(intensity: float) -> str:
+    """The word for an intensity 0–5."""
+    return DEGREES[(intensity >= _CLEAR) + (intensity >= _STRONG)]
+
+
+def named(readings: Sequence[AUReading]) -> tuple[Named, ...]:
+    """What a text may name of these readings: those present, in FACS order."""
+    present = sorted((r for r in readings if r.present), key=lambda r: AU_INDEX[r.au])
+    return tuple(Named(r.au, degree(r.intensity)) for r in present)
+
+
+def au_line(aus: Sequence[Named]) -> str:
+    """The first line of an answer."""
+    words = [f"{au.key} {AU_BY_KEY[au.key].name} ({au.degree})" for au in aus]
+    return f"AUs: {', '.join(words) or NONE}"
+
+
+def expression_line(expression: str) -> str:
+    """The second line of an answer."""
+    return f"Expression: {expression}"
+
+
+def why_line(aus: Sequence[Named], expression: str, pick: Pick) -> str:
+    """The third line: the expression explained by the AUs that speak for it, or their absence."""
+    keys = [au.key for au in aus]
+    speaking = speaking_for(expression, keys)
+    others = [key for key in keys if key not in speaking]
+    if expression == "neutral":
+        return f"Why: {_neutral(keys, pick)}"
+    if not speaking:
+        return f"Why: {_unsupported(expression, others, pick)}"
+    reason = _capital(_clauses(speaking))
+    sentence = pick(_FOR).format(reason=reason, expression=expression)
+    if others:
+        sentence += " " + pick(_BESIDE).format(others=_capital(_clauses(others)))
+    return f"Why: {sentence}"
+
+
+def answer(aus: Sequence[Named], expression: str, pick: Pick) -> str:
+    """The whole answer. `pick` chooses among wordings."""
+    lines = (au_line(aus), expression_line(expression), why_line(aus, expression, pick))
+    return "\n".join(lines)
+
+
+def first(wordings: Sequence[str]) -> str:
+    """The `Pick` of the template: always the same words."""
+    return wordings[0]
+
+
+_FOR = (
+    "{reason}; this is the pattern called {expression}.",
+    "{reason}, which speaks for {expression}.",
+    "{reason}; together this reads as {expression}.",
+)
+_BESIDE = (
+    "{others} as well, which is not part of that pattern.",
+    "{others} too, beside that pattern.",
+)
+_NEUTRAL_NONE = (
+    "No measured action unit stands out, so the face reads as neutral.",
+    "None of the measured action units is active; this reads as neutral.",
+)
+_NEUTRAL_SOME = (
+    "{reason}, but that alone makes no pattern, so the face reads as neutral.",
+    "{reason}; nothing else is seen, which reads as neutral.",
+)
+_UNSUPPORTED_NONE = (
+    "No measured action unit belongs to the pattern of {expression}; the word rests on the face"
+    " as a whole.",
+    "The measured action units do not show {expression}; it is read from the face as a whole.",
+)
+_UNSUPPORTED_SOME = (
+    "{reason}, which is not part of the pattern of {expression}; the word rests on the face as a"
+    " whole.",
+    "{reason}, but {expression} is read from the face as a whole.",
+)
+
+
+def _neutral(keys: Sequence[str], pick: Pick) -> str:
+    if not keys:
+        return pick(_NEUTRAL_NONE)
+    return pick(_NEUTRAL_SOME).format(reason=_capital(_clauses(keys)))
+
+
+def _unsupported(expression: str, others: Sequence[str], pick: Pick) -> str:
+    if not others:
+        return pick(_UNSUPPORTED_NONE).format(expression=expression)
+    reason = _capital(_clauses(others))
+    return pick(_UNSUPPORTED_SOME).format(reason=reason, expression=expression)
+
+
+def _clauses(keys: Sequence[str]) -> str:
+    """Clauses joined: "the lip corners are pulled up (AU12) and the lips are parted (AU25)"."""
+    clauses = [f"{AU_BY_KEY[key].movement} ({key})" for key in keys]
+    if len(clauses) == 1:
+        return clauses[0]
+    return f"{', '.join(clauses[:-1])} and {clauses[-1]}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
