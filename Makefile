@@ -22,7 +22,7 @@ help:  ## show this list
 setup: .venv/.all  ## .venv with everything, for work on the project
 
 demo: .venv/.demo  ## read the portrait that scikit-image ships
-	$(BIN)/feallm analyze "$(PORTRAIT)" --explain always --out runs/demo
+	mkdir -p runs && cd runs && ../$(BIN)/feallm analyze "$(PORTRAIT)"
 
 test: .venv/.all  ## the tests (a few minutes; no data, no device)
 	$(BIN)/pytest -m "not slow and not data and not gpu and not device"

@@ -1,0 +1,42 @@
+"""docs/rows.md describes every field of a row and every column of the table."""
+
+import re
+from pathlib import Path
+
+from feallm.runtime.contract.aus import AU_KEYS
+from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.jsonl import Row, flat_columns, rows
+from feallm.runtime.contract.reading import (
+    AUReading,
+    Explanation,
+    ExpressionReading,
+    FrameReport,
+    Reading,
+)
+
+
+def full_row() -> Row:
+    """A row in which nothing is null."""
+    au = AUReading("AU1", 1.0, True, 0.9, 1.0, 0.5)
+    scores = dict.fromkeys(EXPRESSIONS, 1 / len(EXPRESSIONS))
+    explanation = Explanation("text", ("AU1",), "template", "no bundle")
+    face = Reading(
+        0, (0, 0, 9, 9), 1.0, dict.fromkeys(AU_KEYS, au), ExpressionReading(scores), explanation
+    )
+    return next(rows(FrameReport("a.jpg", 0, 0.0, (face,), "0" * 64), calibrated=False))
+
+
+def names(value: object) -> set[str]:
+    """Every key of a row, at any depth."""
+    if not isinstance(value, dict):
+        return set()
+    return set(value).union(*(names(inner) for inner in value.values()))
+
+
+def test_every_name_is_on_the_page(root: Path) -> None:
+    page = (root / "docs/rows.md").read_text(encoding="utf-8")
+    told = {word for code in re.findall(r"`([^`]+)`", page) for word in re.split(r"[\s.]+", code)}
+    per_au = {f"{key}{end}" for key in AU_KEYS[1:] for end in ("_present", "_p", "_left", "_right")}
+    assert names(full_row()) - told == set(), "fields of the JSON line"
+    assert set(flat_columns()) - per_au - told == set(), "columns of the table"
+    assert f"version of this page: {full_row()['schema']}" in page
