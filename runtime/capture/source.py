@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from feallm.runtime.capture.whole import (
     HEAD_BYTES,
     Kind,
@@ -32,6 +33,10 @@ PICTURES = frozenset(
 VIDEOS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .mts .wmv .flv .gif".split())
 FPS_WITHOUT = 25.0  # assumed where a container states neither times nor a rate
 END_SHARE = 0.9  # decoded less than this share of what the container promises: it broke off
+
+# FFmpeg writes to stderr by itself, beside OpenCV's log; OpenCV reads this once, at the process's
+# first video.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,9 @@ def scan(path: Path) -> Scan:
     if not sources:
         if errors:
             raise errors[0]
+        holds = f"it holds {len(left_out)} other files: {' '.join(sorted(set(left_out)))}"
         raise UsageError(
-            f"{name}: no picture or video in this folder",
-            hint="looked for " + " ".join(sorted(PICTURES | VIDEOS)) if not left_out else
-            f"it holds {len(left_out)} other files: {' '.join(sorted(set(left_out)))}",
+            f"{name}: no picture or video in this folder", hint=holds if left_out else "it is empty"
         )
     return Scan(tuple(sorted(sources, key=lambda s: s.path.parts)), tuple(left_out), tuple(errors))
 
@@ -192,8 +196,6 @@ def _broken_off(
 
 
 def _open_video(source: Source) -> cv2.VideoCapture:
-    # FFmpeg writes to stderr by itself; OpenCV reads this once, at the first video.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
     backend = cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY
     with _quiet():

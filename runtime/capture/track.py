@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from feallm.runtime.contract.frame import Box, Face
 from numpy.typing import NDArray
+
+from feallm.runtime.contract.frame import Box, Face
 
 Boxes = NDArray[np.float64]  # (N, 4) x0 y0 x1 y1, pixels of the full frame
 

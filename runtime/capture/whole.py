@@ -99,7 +99,7 @@ def _png_cut(data: bytes) -> str | None:
 
 
 def video_cut(file: BinaryIO) -> str | None:
-    """What a video's container lacks, or None where it is whole (or does not say how long it is)."""
+    """What a video's container lacks, or None where it is whole (or states no length)."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(HEAD_BYTES)
@@ -174,7 +174,8 @@ def movie_length_s(file: BinaryIO) -> float | None:
             at = moov.find(b"mvhd")
             if at < 0 or len(moov) < at + 36:
                 return None
-            long = moov[at + 4] == 1
-            scale, duration = struct.unpack_from(">IQ" if long else ">II", moov, at + (24 if long else 16))
+            wide = moov[at + 4] == 1  # version 1: 64-bit times
+            layout, place = (">IQ", at + 24) if wide else (">II", at + 16)
+            scale, duration = struct.unpack_from(layout, moov, place)
             return duration / scale if scale and duration else None
     return None
