@@ -1,0 +1,210 @@
+"""The command `feallm`: the device's verbs, and the workshop's where they are installed.
+
+Each verb loads its own modules when it is called: `feallm --help` must answer at once. The
+workshop's verbs (`train`, `export`, …) join through the entry points `feallm.commands`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from feallm.runtime.contract.errors import INTERRUPTED, BackendError, FeallmError
+
+GROUP = "feallm.commands"
+WORKSHOP = {
+    "data": ("Make and pack training data.", "train"),
+    "train": ("Train a network from packed data.", "train"),
+    "evaluate": ("Measure a bundle or a checkpoint on labelled faces.", "train"),
+    "reference": ("Make reference outputs with the large model.", "train"),
+    "export": ("Turn a checkpoint into a bundle.", "export"),
+    "mobile": ("Pack a bundle for phones.", "export"),
+}
+"""What the help says of a workshop verb without loading it, and the extra that it needs."""
+
+
+class WorkshopVerb(TyperCommand):
+    """Stands in for a verb of the workshop until it is called."""
+
+    def __init__(self, entry: EntryPoint) -> None:
+        text, self.extra = WORKSHOP.get(entry.name, (f"From {entry.value}.", "export"))
+        super().__init__(entry.name, help=text, rich_help_panel="Workshop", rich_markup_mode="rich")
+        self.entry = entry
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """The context of the real command, which is loaded here."""
+        loaded = self.entry.load()
+        command = typer.main.get_command(loaded) if isinstance(loaded, typer.Typer) else loaded
+        return command.make_context(info_name, args, *rest, **extra)
+
+
+class Verbs(TyperGroup):
+    """The device's verbs in the order of this file, then the workshop's."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names."""
+        return [*self.commands, *(name for name in workshop() if name not in self.commands)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb, or None. A verb of the workshop is not loaded yet."""
+        entry = None if cmd_name in self.commands else workshop().get(cmd_name)
+        return super().get_command(ctx, cmd_name) if entry is None else WorkshopVerb(entry)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; a missing library becomes one line that says what to install."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # typer's own answer differs between its versions
+            sys.exit(INTERRUPTED)
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if library in ("", "feallm"):
+                raise
+            verb = ctx.invoked_subcommand or "feallm"
+            extra = f"[{WORKSHOP[verb][1]}]" if verb in WORKSHOP else ""
+            raise BackendError(
+                f"`feallm {verb}` needs {library}, which is not installed",
+                hint=f"pip install 'feallm-edge{extra}'",
+            ) from error
+
+
+@cache
+def workshop() -> dict[str, EntryPoint]:
+    """The verbs that the workshop's rooms offer, by name."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    known = [name for name in WORKSHOP if name in found]
+    return {name: found[name] for name in [*known, *sorted(set(found) - set(known))]}
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Read a face: action units, expression, and why. Everything stays on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bundle_app = typer.Typer(help="Look at a bundle of trained files.", no_args_is_help=True)
+
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", metavar="DIR", help="A bundle; else the shipped one."),
+]
+DetectorOption = Annotated[
+    Path | None, typer.Option(metavar="FILE.onnx", help="Face detector of YuNet's kind.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+
+
+@app.command()
+def analyze(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Photos, videos, folders.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the rows go; else a folder named after the input."),
+    ] = None,
+    bundle: BundleOption = None,
+    detector: DetectorOption = None,
+    detect: Annotated[
+        bool, typer.Option("--detect/--no-detect", help="--no-detect: pictures are face crops.")
+    ] = True,
+    explain: Annotated[
+        str, typer.Option(metavar="never|once|always", help="once: each face at its first frame.")
+    ] = "once",
+    as_json: JsonOption = False,
+) -> None:
+    """Read the faces of photos, folders and videos."""
+    from feallm.edge import analyze as verb
+
+    try:
+        mode = verb.Explain(explain)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{explain!r} is not never, once or always", param_hint="--explain"
+        ) from None
+    request = verb.Request(
+        tuple(paths), out, bundle, detector, detect=detect, explain=mode, as_json=as_json
+    )
+    raise typer.Exit(verb.analyze(request))
+
+
+@app.command()
+def bench(
+    picture: Annotated[
+        Path | None, typer.Argument(help="A photo with a face; else scikit-image's portrait.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Repetitions of each stage.")] = 200,
+    bundle: BundleOption = None,
+    detector: DetectorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time each stage on this machine. The last line is one JSON object."""
+    from feallm.edge import bench as verb
+
+    verb.bench(verb.Request(picture, runs, bundle, detector, as_json=as_json))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    import feallm
+
+    print(feallm.__version__)
+
+
+@bundle_app.command("path")
+def bundle_path() -> None:
+    """Print where the shipped bundle lies."""
+    from feallm.runtime.bundle.open import shipped_path
+
+    print(shipped_path())
+
+
+@bundle_app.command("show")
+def bundle_show(
+    folder: Annotated[Path | None, typer.Argument(help="A bundle; else the shipped one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a bundle and print what it holds."""
+    from feallm.edge.show import show_bundle
+
+    show_bundle(folder, as_json=as_json)
+
+
+app.add_typer(bundle_app, name="bundle")
+
+
+def main() -> NoReturn:
+    """Run the command; the one place that prints errors and chooses the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no “ still gets the rest
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except FeallmError as error:
+        print(f"feallm: {error.line()}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:  # whatever it is, a person gets one line
+        if os.environ.get("FEALLM_DEBUG") == "1":
+            raise
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        hint = "FEALLM_DEBUG=1 shows where"
+        print(f"feallm: unexpected {told} ({hint})", file=sys.stderr)
+        code = 1
+    else:
+        code = 0
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
