@@ -36,7 +36,7 @@ class WorkshopVerb(TyperCommand):
 
     def __init__(self, entry: EntryPoint) -> None:
         text, self.extra = WORKSHOP.get(entry.name, (f"From {entry.value}.", "export"))
-        super().__init__(entry.name, help=text, rich_help_panel="Workshop", rich_markup_mode="rich")
+        super().__init__(entry.name, help=text, rich_markup_mode=None)
         self.entry = entry
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
@@ -57,6 +57,17 @@ class Verbs(TyperGroup):
         """The verb, or None. A verb of the workshop is not loaded yet."""
         entry = None if cmd_name in self.commands else workshop().get(cmd_name)
         return super().get_command(ctx, cmd_name) if entry is None else WorkshopVerb(entry)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of verbs for the help, in two parts."""
+        device = list(self.commands)
+        others = [name for name in self.list_commands(ctx) if name not in device]
+        for title, names in (("On the device", device), ("In the workshop", others)):
+            room = formatter.width - 16
+            lines = [(n, self.get_command(ctx, n).get_short_help_str(room)) for n in names]
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; a missing library becomes one line that says what to install."""
@@ -90,9 +101,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its panels would double the time that --help takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bundle_app = typer.Typer(help="Look at a bundle of trained files.", no_args_is_help=True)
+bundle_app = typer.Typer(
+    help="Look at a bundle of trained files.", no_args_is_help=True, rich_markup_mode=None
+)
 
 BundleOption = Annotated[
     Path | None,
@@ -106,7 +120,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object,
 
 @app.command()
 def analyze(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Photos, videos, folders.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Photos, videos, folders.")],
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the rows go; else a folder named after the input."),

@@ -42,6 +42,7 @@ class Bar:
     """A progress bar on stderr that steps aside while something else is printed."""
 
     def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
         # Not through redirect_stdout: it would move results from stdout to stderr.
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -52,24 +53,33 @@ class Bar:
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=not sys.stderr.isatty(),
+            disable=not self._shown,
         )
 
     def __enter__(self) -> Bar:
-        self._progress.start()
+        self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._stop()
+
+    # Asked here too: rich 13 writes an empty line when a bar that is disabled stops.
+    def _start(self) -> None:
+        if self._shown:
+            self._progress.start()
+
+    def _stop(self) -> None:
+        if self._shown:
+            self._progress.stop()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Take the bar off the screen."""
-        self._progress.stop()
+        self._stop()
         try:
             yield
         finally:
-            self._progress.start()
+            self._start()
 
     def begin(self, what: str, total: int | None) -> int:
         """A new line of progress; gives its number."""

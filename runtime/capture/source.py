@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,7 @@ def read_picture(source: Source) -> Image:
     """
     data = _read(source)
     if cut := picture_cut(data):
-        raise InputError(f"{source.name}: the picture is cut short: {cut}")
+        raise InputError(f"{source.name}: the picture is cut short or damaged: {cut}")
     try:
         with _quiet():
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -238,8 +238,14 @@ def _printable(path: Path) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep OpenCV's own complaints off stderr: each failure is told once, in our words."""
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    before = _set_log_level(0)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(before)
+        _set_log_level(before)
+
+
+# OpenCV 4.10 has the first, 4.14 the second.
+_set_log_level: Callable[[int], int] = (
+    getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+)

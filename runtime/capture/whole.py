@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import zlib
 from typing import BinaryIO, Literal
 
 Kind = Literal["picture", "video"]
@@ -50,7 +51,7 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def picture_cut(data: bytes) -> str | None:
-    """What a picture's file lacks at its end, or None where it is whole (or has no such sign)."""
+    """What a picture's file lacks, or None where it is whole (or has no such sign)."""
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg_cut(data)
     if data.startswith(b"\x89PNG"):
@@ -88,13 +89,18 @@ def _jpeg_cut(data: bytes) -> str | None:
 
 
 def _png_cut(data: bytes) -> str | None:
+    """Walk the chunks and their check sums, which libpng would complain of on stderr."""
     place = 8
+    if data[12:16] != b"IHDR":
+        return "its header chunk (IHDR) is missing"
     while place + 12 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
-        kind = data[place + 4 : place + 8]
-        place += 12 + length
+        kind, end = data[place + 4 : place + 8], place + 8 + length
+        if zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return f"its chunk {kind.decode('latin-1')!r} is incomplete or damaged"
         if kind == b"IEND":
-            return None if place <= len(data) else "its last chunk is incomplete"
+            return None
+        place = end + 4
     return "its last chunk (IEND) is missing"
 
 
