@@ -22,10 +22,10 @@ DEGREES = ("slight", "clear", "strong")
 _CLEAR, _STRONG = 2.0, 3.5  # intensities at which a word begins
 
 QUESTIONS = (
-    "Which action units are active, which expression do they add up to, and why?",
-    "Read this face: action units first, then the expression, then the reason.",
-    "What moves in this face, which expression is it, and why?",
-    "List the action units, name the expression and explain it by them.",
+    "Action units, expression, and why?",
+    "Which action units are active, which expression is this, and why?",
+    "What moves in this face, and what is it called?",
+    "Name the action units and the expression, and explain it by them.",
 )
 """Questions of the whole answer; the first is the one that a bundle asks."""
 

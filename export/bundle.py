@@ -1,0 +1,128 @@
+"""Checkpoint -> bundle folder: written beside, checked by opening it, then renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from feallm.model.checkpoint import Checkpoint, load
+from feallm.runtime.bundle.open import Bundle, open_bundle
+from feallm.runtime.contract.aus import AU_KEYS
+from feallm.runtime.contract.errors import LimitError, UsageError
+from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.geometry import CROP
+from feallm.runtime.contract.manifest import MANIFEST, SCHEMA_VERSION, canonical, digest
+from feallm.runtime.language.wording import QUESTIONS
+
+NOTICE = (
+    "Measures movements of a face, not feelings. Not for use at work or in education. "
+    "Faces are biometric data: nothing is stored or sent that was not asked for."
+)
+LICENCE = "Apache-2.0"
+MAX_NEW_TOKENS = 180
+VISION_FILE, LANGUAGE_FILE = "vision.onnx", "language.gguf"
+
+
+def export(path: Path, out: Path) -> Bundle:
+    """The bundle of the checkpoint at `path`, in the new folder `out`."""
+    if out.exists():
+        raise UsageError(f"{out}: exists already", hint="choose another folder, or remove it")
+    return build(load(path), checkpoint_sha256(path), out)
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Hash of a checkpoint's tensors."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def build(checkpoint: Checkpoint, source_sha256: str, out: Path) -> Bundle:
+    """Write a bundle beside `out`, open it as a check, and rename it; nothing is half there."""
+    from feallm.export.gguf import export_language
+    from feallm.export.onnx import export_vision
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        export_vision(checkpoint.vision, work / VISION_FILE)
+        files = {"vision": (VISION_FILE, "onnx", "fp32")}
+        if checkpoint.language is not None and checkpoint.tokenizer is not None:
+            export_language(checkpoint.language, checkpoint.tokenizer, work / LANGUAGE_FILE)
+            files["language"] = (LANGUAGE_FILE, "gguf", "fp16")
+        artifacts = {name: _artifact(work, *facts) for name, facts in files.items()}
+        fields = _fields(checkpoint, source_sha256, artifacts)
+        fields["digest"] = digest(fields)
+        (work / MANIFEST).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
+        open_bundle(work)
+        work.chmod(0o755)
+        os.rename(work, out)
+    except OSError as error:
+        raise LimitError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return open_bundle(out)
+
+
+def _artifact(folder: Path, file: str, kind: str, precision: str) -> dict[str, Any]:
+    data = (folder / file).read_bytes()
+    return {
+        "file": file,
+        "format": kind,
+        "precision": precision,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
+    }
+
+
+def _fields(
+    checkpoint: Checkpoint, source_sha256: str, artifacts: dict[str, Any]
+) -> dict[str, Any]:
+    config, training = checkpoint.config, checkpoint.training
+    language = None
+    if "language" in artifacts:
+        language = {
+            "artifact": "language",
+            "visual_tokens": config.vision.tokens + 1,
+            "width": config.language.width,
+            "question": QUESTIONS[0],
+            "max_new_tokens": MAX_NEW_TOKENS,
+            "context": config.language.context,
+        }
+    fields = {
+        "schema_version": SCHEMA_VERSION,
+        "name": f"feallm-{config.size}",
+        "version": version("feallm-edge"),
+        "digest": "0" * 64,
+        "licence": LICENCE,
+        "geometry": {
+            "width_px": CROP.width_px,
+            "height_px": CROP.height_px,
+            "points_px": CROP.points_px,
+            "border": CROP.border,
+        },
+        "regions": [region.name for region in config.vision.regions],
+        "aus": list(AU_KEYS),
+        "aus_trained": list(checkpoint.aus_trained),
+        "expressions": list(EXPRESSIONS),
+        "thresholds": checkpoint.thresholds,
+        "intensity_calibrated": False,
+        "artifacts": artifacts,
+        "vision": "vision",
+        "language": language,
+        "training": {
+            "size": config.size,
+            "command": training.get("command", ""),
+            "seed": training.get("seed", 0),
+            "checkpoint_sha256": source_sha256,
+            "sources": training.get("sources", []),
+        },
+        "notice": NOTICE,
+    }
+    # Through JSON once, so that the digest is taken of what the file will hold.
+    plain: dict[str, Any] = json.loads(canonical(fields))
+    return plain

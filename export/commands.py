@@ -1,0 +1,25 @@
+"""The verb of this room: `feallm export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+export = typer.Typer(help="Turn a checkpoint into a bundle: ONNX, GGUF, manifest.")
+
+
+@export.callback(invoke_without_command=True)
+def export_checkpoint(
+    checkpoint: Annotated[Path, typer.Option(help="NAME.safetensors with its JSON beside it")],
+    out: Annotated[Path, typer.Option(help="folder of the new bundle; must not exist")],
+) -> None:
+    """Export the vision network to ONNX and the language model to GGUF, hashed and checked."""
+    from feallm.export import bundle
+
+    made = bundle.export(checkpoint, out)
+    for name, artifact in made.manifest.artifacts.items():
+        size = artifact.size_bytes / 1e6
+        typer.echo(f"{name:9} {artifact.file:14} {artifact.precision:5} {size:6.2f} MB")
+    typer.echo(f"{made.root}  digest {made.digest}")

@@ -1,0 +1,84 @@
+"""Vision network -> ONNX, float32, opset 20 (OpenCV's own engine crashes on 18)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from feallm.model.vision import VisionNetwork
+from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION, IMAGE, TOKENS
+from feallm.runtime.contract.errors import VerificationError
+from feallm.runtime.contract.geometry import CROP
+
+OPSET = 20
+
+
+def export_vision(network: VisionNetwork, path: Path) -> None:
+    """Write the network as ONNX with a free batch axis; its opset is asserted, since the exporter
+    only logs when it cannot give the one asked for."""
+    import onnx
+
+    network = network.eval()
+    example = torch.zeros((2, CROP.height_px, CROP.width_px, 3), dtype=torch.uint8)
+    batch = torch.export.Dim("faces", min=1, max=4096)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[IMAGE],
+            output_names=[AU_PROBABILITY, AU_INTENSITY, EXPRESSION, TOKENS],
+            dynamic_shapes={"crops": {0: batch}},
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise VerificationError("the ONNX exporter gave nothing")
+    model = _bare(program.model_proto)
+    if model.opset_import[0].version != OPSET:
+        raise VerificationError(f"asked for opset {OPSET}, got {model.opset_import[0].version}")
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _bare(model: object) -> object:
+    """The model without the exporter's notes on source lines, which name paths of the machine."""
+    import onnx
+
+    assert isinstance(model, onnx.ModelProto)
+    model.doc_string = ""
+    del model.metadata_props[:]
+    for part in (model.graph, *model.functions):
+        part.doc_string = ""
+        del part.metadata_props[:]
+        for node in part.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+        for value in part.value_info:
+            del value.metadata_props[:]
+    return model
+
+
+def difference(network: VisionNetwork, path: Path, crops: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+    """Largest absolute difference of each output between the file and torch, on uint8 crops."""
+    from feallm.runtime.backends.onnx import OnnxVision
+
+    backend = OnnxVision(path)
+    worst = dict.fromkeys((AU_PROBABILITY, AU_INTENSITY, EXPRESSION, TOKENS), 0.0)
+    for k in range(0, len(crops), 64):
+        part = crops[k : k + 64]
+        found = backend.run({IMAGE: part})
+        with torch.no_grad():
+            expected = dict(zip(worst, network(torch.from_numpy(part)), strict=True))
+        for name, value in expected.items():
+            gap = float(np.abs(found[name] - value.numpy()).max())
+            worst[name] = max(worst[name], gap)
+    return worst

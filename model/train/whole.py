@@ -1,0 +1,130 @@
+"""The whole training of a size: eyes, words, and the words' sight; one folder, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from feallm.model.checkpoint import Checkpoint, save, write_atomically
+from feallm.model.config import Config, size
+from feallm.model.data import pack
+from feallm.model.data.pack import Faces
+from feallm.model.train import vision as eyes
+from feallm.model.train import words
+from feallm.model.train.run import Plan
+from feallm.runtime.contract.aus import AU_KEYS
+from feallm.runtime.contract.errors import UsageError
+from tokenizers import Tokenizer
+
+STAGES = ("vision", "text", "align")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Steps of each stage."""
+
+    vision: int
+    text: int
+    align: int
+
+
+STEPS = {
+    "nano": Steps(6500, 900, 2000),
+    "edge": Steps(40000, 8000, 12000),
+    "reference": Steps(60000, 12000, 16000),
+}
+"""About an hour on two cores for `nano`; the others are for a GPU and were not run yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training."""
+
+    size: str
+    pack: Path
+    out: Path
+    seed: int = 0
+    steps: Steps | None = None
+
+    @property
+    def plans(self) -> dict[str, Plan]:
+        """Steps and rate of each stage."""
+        steps = self.steps or STEPS[self.size]
+        return {
+            "vision": Plan(steps.vision, 2e-3, min(200, steps.vision // 4 + 1), self.seed),
+            "text": Plan(steps.text, 2e-3, min(100, steps.text // 4 + 1), self.seed),
+            "align": Plan(steps.align, 2e-3, min(100, steps.align // 4 + 1), self.seed),
+        }
+
+
+def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
+    """Train the stage, or all of them; returns the checkpoint when all are done.
+
+    Stages that are done already are only loaded. `text` needs no other stage, so it may run beside
+    `vision` in a process of its own.
+    """
+    if stage not in (*STAGES, "all"):
+        raise UsageError(f"no stage named {stage!r}", hint=f"there are all, {', '.join(STAGES)}")
+    config, faces, plans = size(job.size), pack.read(job.pack), job.plans
+    trained = labelled_aus(faces)
+    tokenizer = _tokenizer(config, faces, trained, job)
+    vision = language = None
+    thresholds: dict[str, float] = {}
+    if stage in ("vision", "align", "all"):
+        vision, thresholds = eyes.train(
+            config, faces, job.out, plans["vision"], eyes.VisionRecipe()
+        )
+    if stage in ("text", "align", "all"):
+        language = words.train_text(
+            config,
+            tokenizer,
+            words.au_chances(faces),
+            trained,
+            job.out,
+            plans["text"],
+            words.WordsRecipe(),
+        )
+    if vision is None or language is None:
+        return None
+    words.train_align(
+        config,
+        vision,
+        language,
+        tokenizer,
+        thresholds,
+        faces,
+        job.out,
+        plans["align"],
+        words.WordsRecipe(),
+    )
+    facts = {
+        "command": command,
+        "seed": job.seed,
+        "steps": asdict(job.steps or STEPS[job.size]),
+        "torch": torch.__version__.split("+")[0],
+        "pack_sha256": hashlib.sha256((job.pack / pack.INDEX).read_bytes()).hexdigest(),
+        "sources": [asdict(origin) for origin in faces.origins],
+    }
+    path = job.out / f"{job.size}.safetensors"
+    save(
+        Checkpoint(config, vision, language, tokenizer.to_str(), trained, thresholds, facts), path
+    )
+    return path
+
+
+def labelled_aus(faces: Faces) -> tuple[str, ...]:
+    """AUs that at least one face of the pack has a label for."""
+    known = ~torch.from_numpy(faces.au_sides).isnan().all(2).all(0)
+    return tuple(key for key, there in zip(AU_KEYS, known.tolist(), strict=True) if there)
+
+
+def _tokenizer(config: Config, faces: Faces, trained: tuple[str, ...], job: Job) -> Tokenizer:
+    path = job.out / "tokenizer.json"
+    if path.is_file():
+        return Tokenizer.from_str(path.read_text())
+    tokenizer = words.make_tokenizer(config, faces, trained, job.seed)
+    job.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, tokenizer.to_str().encode())
+    return tokenizer

@@ -1,0 +1,176 @@
+"""Analyzer: one frame through all of it. The only place that knows the order of the steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from feallm.runtime.backends import llama
+from feallm.runtime.backends.base import IMAGE, TOKENS, VisionBackend
+from feallm.runtime.backends.onnx import OnnxVision
+from feallm.runtime.bundle.open import Bundle, open_bundle
+from feallm.runtime.contract.errors import BackendError, InputError
+from feallm.runtime.contract.frame import Crop, Face, Frame, Image
+from feallm.runtime.contract.geometry import MEAN_POINTS_CROP
+from feallm.runtime.contract.reading import Explanation, FrameReport, Reading
+from feallm.runtime.language import template
+from feallm.runtime.language.explain import Speaker
+from feallm.runtime.vision import align, decode
+from feallm.runtime.vision.detect import FaceFinder, HaarFinder, YuNetFinder
+from numpy.typing import NDArray
+
+_MOST_AT_ONCE = 16  # faces in one batch: memory stays flat on a picture of a crowd
+
+
+class Analyzer:
+    """Reads faces with a bundle: `Analyzer().read(image)`.
+
+    detector: a YuNet file; without it OpenCV's cascade. detect=False: every picture is one face
+    crop already. words=False: explanations come from the template.
+    """
+
+    def __init__(
+        self,
+        bundle: Path | Bundle | None = None,
+        *,
+        detector: Path | None = None,
+        detect: bool = True,
+        words: bool = True,
+        vision: VisionBackend | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        manifest = self.bundle.manifest
+        self._geometry = manifest.geometry.crop()
+        self._vision = vision or OnnxVision(self.bundle.file(manifest.vision))
+        self._finder: FaceFinder | None = None
+        if detect:
+            self._finder = HaarFinder() if detector is None else YuNetFinder(Path(detector))
+        self.language: Speaker | None = None
+        self.words_missing = self._why_no_words(words)
+
+    def _why_no_words(self, words: bool) -> str | None:
+        if not words:
+            return "the model's own words were not asked for"
+        if self.bundle.manifest.language is None:
+            return "this bundle has no language model"
+        return llama.available()
+
+    def find(self, frame: Frame) -> list[Face]:
+        """Faces of a frame, largest first; the whole picture where nothing is to be found."""
+        if self._finder is not None:
+            return self._finder.find(frame)
+        height, width = frame.pixels.shape[:2]
+        return [Face((0.0, 0.0, float(width), float(height)), None, 1.0)]
+
+    def crop(self, frame: Frame, face: Face) -> Crop:
+        """The face as the network sees it."""
+        points = face.points
+        if points is None:
+            mean = MEAN_POINTS_CROP if self._finder is None else self._finder.mean_points
+            points = align.points_in_box(face.box, mean)
+        pixels, matrix = align.align(frame.pixels, points, self._geometry)
+        return Crop(pixels, matrix)
+
+    def read(
+        self,
+        frame: Frame | Image,
+        *,
+        faces: Sequence[Face] | None = None,
+        explain: bool | Collection[int] = False,
+    ) -> FrameReport:
+        """Everything read from a frame, or an RGB picture uint8 (H, W, 3).
+
+        faces: where they are, if already known. explain: True for all, or the tracks to explain.
+        """
+        frame = frame if isinstance(frame, Frame) else Frame(frame, "picture")
+        _check_pixels(frame.pixels)
+        timings = {"detect": 0.0, "crop": 0.0, "vision": 0.0, "words": 0.0}
+        start = time.perf_counter()
+        if faces is None:
+            faces = self.find(frame)
+            timings["detect"] = _since(start)
+        readings: list[Reading] = []
+        for k in range(0, len(faces), _MOST_AT_ONCE):
+            readings += self._read_faces(frame, faces[k : k + _MOST_AT_ONCE], explain, timings)
+        return FrameReport(
+            frame.source, frame.index, frame.time_s, tuple(readings), self.bundle.digest, timings
+        )
+
+    def _read_faces(
+        self,
+        frame: Frame,
+        faces: Sequence[Face],
+        explain: bool | Collection[int],
+        timings: dict[str, float],
+    ) -> list[Reading]:
+        start = time.perf_counter()
+        crops = np.stack([self.crop(frame, face).pixels for face in faces])
+        timings["crop"] += _since(start)
+        start = time.perf_counter()
+        outputs = self.outputs(crops)
+        timings["vision"] += _since(start)
+        readings = []
+        for k, face in enumerate(faces):
+            reading = decode.reading(outputs, k, face, self.bundle.manifest)
+            if explain is True or (explain is not False and face.track in explain):
+                start = time.perf_counter()
+                explanation = self.explain(reading, outputs[TOKENS][k])
+                reading = _with(reading, explanation)
+                timings["words"] += _since(start)
+            readings.append(reading)
+        return readings
+
+    def outputs(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs of the vision artifact for crops (N, H, W, 3), checked."""
+        outputs = self._vision.run({IMAGE: crops})
+        decode.check(outputs, len(crops))
+        return outputs
+
+    def explain(self, reading: Reading, tokens: NDArray[np.float32]) -> Explanation:
+        """Words for a reading: the model's own where they hold, else the template's."""
+        if self.words_missing is None and self.language is None:
+            try:
+                self.language = Speaker(self.bundle)
+            except BackendError as error:
+                self.words_missing = error.message
+        if self.language is None:
+            return template.explain(reading, self.words_missing or "no language model")
+        return self.language.explain(tokens, reading)
+
+    def close(self) -> None:
+        """Give the libraries' memory back."""
+        self._vision.close()
+        if self.language is not None:
+            self.language.close()
+            self.language = None
+
+    def __enter__(self) -> Analyzer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _check_pixels(pixels: NDArray[np.uint8]) -> None:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise InputError(
+            f"expected an RGB picture uint8 (H, W, 3), found {pixels.dtype} {pixels.shape}"
+        )
+
+
+def _with(reading: Reading, explanation: Explanation) -> Reading:
+    return Reading(
+        reading.track, reading.box, reading.score, reading.aus, reading.expression, explanation
+    )
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1e3

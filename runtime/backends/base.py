@@ -1,0 +1,33 @@
+"""The seam between the project and an inference library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+IMAGE = "image"
+AU_PROBABILITY = "au_probability"
+AU_INTENSITY = "au_intensity"
+EXPRESSION = "expression"
+TOKENS = "tokens"
+VISION_OUTPUTS = (AU_PROBABILITY, AU_INTENSITY, EXPRESSION, TOKENS)
+"""Names of the vision artifact's input, uint8 (N, H, W, 3) RGB, and outputs, float32: (N, 20),
+(N, 20, 2) left and right, (N, 8), (N, visual tokens, language width). Zipped by name, never by
+place: engines differ in their order."""
+
+
+class VisionBackend(Protocol):
+    """Runs a vision artifact."""
+
+    provider: str  # what really runs it
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name; `BackendError` where the library fails."""
+
+    def close(self) -> None:
+        """Give the library's memory back."""

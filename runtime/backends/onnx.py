@@ -1,0 +1,51 @@
+"""Vision through ONNX Runtime, on one thread: two that spin on busy cores are slower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from feallm.runtime.backends.base import IMAGE, VISION_OUTPUTS, Arrays
+from feallm.runtime.contract.errors import BackendError
+from numpy.typing import NDArray
+
+
+class OnnxVision:
+    """An ONNX vision artifact, checked against the names that the contract gives it."""
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise BackendError(
+                "ONNX Runtime is not installed", hint="pip install onnxruntime"
+            ) from error
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own types differ between versions
+            raise BackendError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+        self.provider = self._session.get_providers()[0]
+        inputs = [value.name for value in self._session.get_inputs()]
+        outputs = [value.name for value in self._session.get_outputs()]
+        if inputs != [IMAGE] or set(outputs) != set(VISION_OUTPUTS):
+            raise BackendError(f"{path}: unexpected signature {inputs} -> {outputs}")
+        self._outputs = outputs
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name for `image` uint8 (N, H, W, 3)."""
+        try:
+            values = self._session.run(self._outputs, dict(inputs))
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed: {error}") from error
+        return dict(zip(self._outputs, values, strict=True))
+
+    def close(self) -> None:
+        """Drop the session."""
+        del self._session

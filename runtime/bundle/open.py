@@ -1,0 +1,96 @@
+"""Folder -> checked bundle: nothing of it is used before its manifest and every hash hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from feallm.runtime.contract.errors import BundleError
+from feallm.runtime.contract.manifest import MANIFEST, SCHEMA_VERSION, Manifest, digest
+from pydantic import ValidationError
+
+SHIPPED = "nano"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An open bundle. The only thing that knows where the files lie."""
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """Names the bundle: two bundles with one digest hold the same files."""
+        return self.manifest.digest
+
+    def file(self, artifact: str) -> Path:
+        """Path of an artifact by its name in the manifest."""
+        if artifact not in self.manifest.artifacts:
+            known = ", ".join(self.manifest.artifacts)
+            raise BundleError(f"{self.root}: no artifact named {artifact!r}", hint=f"it has {known}")
+        return self.root / self.manifest.artifacts[artifact].file
+
+
+def shipped_path() -> Path:
+    """The folder of the bundle inside the package."""
+    return Path(__file__).parent / SHIPPED
+
+
+def open_bundle(path: Path | None = None) -> Bundle:
+    """The bundle in a folder, or the shipped one; `BundleError` says what is wrong with it."""
+    root = shipped_path() if path is None else Path(path)
+    manifest = _manifest(root)
+    for name, artifact in manifest.artifacts.items():
+        _check(root / artifact.file, name, artifact.sha256, artifact.size_bytes)
+    return Bundle(root, manifest)
+
+
+def _manifest(root: Path) -> Manifest:
+    path = root / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{root}: not a bundle: no {MANIFEST} in it")
+    try:
+        fields = json.loads(path.read_bytes().decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise BundleError(f"{path}: expected a JSON object, found {type(fields).__name__}")
+    version = fields.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: written in schema {version!r}; this version reads {SCHEMA_VERSION}"
+        )
+    try:
+        manifest = Manifest.model_validate(fields)
+        found = digest(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise BundleError(f"{path}: {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+    if found != manifest.digest:
+        raise BundleError(
+            f"{path}: its digest does not fit its fields", hint="the manifest was changed"
+        )
+    return manifest
+
+
+def _check(path: Path, name: str, expected: str, size: int) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path}: artifact {name!r} is missing")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) != size:
+        raise BundleError(f"{path}: {len(data)} bytes instead of {size}")
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise BundleError(
+            f"{path}: sha256 {found[:12]}… is not the manifest's {expected[:12]}…",
+            hint="the file was changed or damaged",
+        )

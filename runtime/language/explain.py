@@ -1,0 +1,68 @@
+"""Ask the language model about a face, and let through only what the readings bear out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from feallm.runtime.backends.llama import LlamaSession
+from feallm.runtime.bundle.open import Bundle
+from feallm.runtime.contract.errors import BackendError
+from feallm.runtime.contract.reading import Explanation, Reading
+from feallm.runtime.language import check, template
+from feallm.runtime.language.grammar import answer_grammar
+from numpy.typing import NDArray
+
+
+class Speaker:
+    """A bundle's language model. It reads visual tokens and a question, never the readings."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        language = bundle.manifest.language
+        if language is None:
+            raise BackendError(f"{bundle.root}: this bundle has no language model")
+        self._language = language
+        self._session = LlamaSession(
+            bundle.file(language.artifact),
+            width=language.width,
+            context=language.context,
+            threads=threads,
+        )
+        self._question = self._session.tokenize(language.question + "\n")
+        self._grammar = answer_grammar(bundle.manifest.aus_trained)
+        self.last_first_word_ms: float | None = None
+        self.last_tokens_per_s: float | None = None
+
+    def say(self, tokens: NDArray[np.float32], *, free: bool = False) -> str:
+        """The model's own text for visual tokens (N, width); `free` leaves the grammar out."""
+        start = time.perf_counter()
+        self._session.restart()
+        self._session.see(tokens)
+        self._session.feed(self._question)
+        pieces, first = [], start
+        grammar = None if free else self._grammar
+        for piece in self._session.generate(self._language.max_new_tokens, grammar):
+            if not pieces:
+                first = time.perf_counter()
+                self.last_first_word_ms = (first - start) * 1e3
+            pieces.append(piece)
+        spent = time.perf_counter() - first
+        self.last_tokens_per_s = (len(pieces) - 1) / spent if len(pieces) > 1 else None
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def explain(self, tokens: NDArray[np.float32], reading: Reading) -> Explanation:
+        """The model's words where they hold, else the template's with the reason."""
+        try:
+            text = self.say(tokens)
+        except BackendError as error:
+            return template.explain(reading, error.message)
+        if (wrong := check.fault(text, reading)) is not None:
+            return template.explain(reading, wrong)
+        claims = check.parse(text)
+        listed: Sequence[str] = [key for key, _ in claims.aus] if claims else []
+        return Explanation(text.strip(), tuple(listed), "model")
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._session.close()
