@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.model.language import LanguageModel
 from feallm.model.tokenizer import BOS, EOS, PAD, SPECIAL
-from numpy.typing import NDArray
 
 NAME = "feallm"
 

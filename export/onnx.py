@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION, IMAGE, TOKENS
 from feallm.runtime.contract.errors import VerificationError

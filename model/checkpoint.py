@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
 from feallm.model.config import Config
 from feallm.model.language import LanguageModel
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.contract.errors import InputError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from feallm.runtime.contract.aus import AU_INDEX
 from feallm.runtime.contract.errors import UsageError
 
@@ -65,6 +66,7 @@ def train_size(
 ) -> None:
     """Train the eyes, then the words, then what the words see."""
     import torch
+
     from feallm.model.train import whole
 
     torch.set_num_threads(threads)
@@ -78,3 +80,76 @@ def train_size(
     command = shlex.join(["feallm", *sys.argv[1:]])
     path = whole.run(job, stage, command)
     typer.echo(f"checkpoint: {path}" if path else f"stage {stage} is done")
+
+
+@evaluate.callback(invoke_without_command=True)
+def evaluate_split(
+    source: Annotated[Path, typer.Option("--data", help="data file .npz, or a folder of them")],
+    out: Annotated[Path, typer.Option("--json", help="figures to write")],
+    split: Annotated[str, typer.Option(help="name of the split; in a folder, NAME.npz")],
+    bundle: Annotated[Path | None, typer.Option(help="bundle; without it, the shipped one")] = None,
+    artifact: Annotated[str | None, typer.Option(help="one of the bundle's vision files")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="torch checkpoint instead")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="CSV of the answers")] = None,
+    words: Annotated[bool, typer.Option("--words", help="read the raw texts too (slow)")] = False,
+) -> None:
+    """Print and write accuracy, macro F1 and figures per AU; --words adds the texts' figures."""
+    import json
+
+    from rich.progress import Progress
+
+    from feallm.model.evaluate import run, sets
+
+    labelled = sets.read(source, split)
+    with run.analyzer_for(bundle, artifact, checkpoint) as analyzer:
+        total = len(labelled.rows) * (2 if words else 1)
+        with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task(split, total=total)
+            scored = run.run(
+                analyzer,
+                labelled,
+                split,
+                words=words,
+                step=lambda count: bar.advance(task, count),
+            )
+        scored.figures["artifact"] = artifact or ("checkpoint" if checkpoint else "vision")
+        if predictions is not None:
+            trained = analyzer.bundle.manifest.aus_trained
+            _write(predictions, run.predictions(scored, trained))
+    _write(out, json.dumps(scored.figures, indent=1) + "\n")
+    _show(scored.figures)
+
+
+def _write(path: Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    import os
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _show(figures: dict) -> None:  # type: ignore[type-arg]
+    typer.echo(f"{figures['split']}: {figures['n']} faces, {figures['artifact']}")
+    if expression := figures.get("expression"):
+        low, high = expression["accuracy_95"]
+        typer.echo(
+            f"expression  accuracy {expression['accuracy']:.4f} (95 % {low:.4f}–{high:.4f})"
+            f"  macro F1 {expression['macro_f1']:.4f}"
+        )
+        for word, line in expression["classes"].items():
+            f1 = "–" if line["f1"] is None else f"{line['f1']:.3f}"
+            typer.echo(f"  {word:10} n {line['n']:5}  F1 {f1}")
+    for key, line in figures["aus"].items():
+        auc = "–" if line["auc"] is None else f"{line['auc']:.3f}"
+        f1 = "–" if line["f1"] is None else f"{line['f1']:.3f}"
+        typer.echo(f"{key:5} n {line['n']:5}  positives {line['positives']:5}  AUC {auc}  F1 {f1}")
+    if words := figures.get("words"):
+        typer.echo(
+            f"words       accuracy {words['accuracy']:.4f}  unparsed {words['unparsed']:.4f}"
+            f"  replaced {words['replaced']:.4f}"
+            f"  with another face's tokens {words['accuracy_swapped_tokens']:.4f}"
+        )

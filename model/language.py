@@ -7,8 +7,9 @@ reorders q and k for GGUF), SwiGLU, no biases, tied embeddings. Visual tokens en
 from __future__ import annotations
 
 import torch
-from feallm.model.config import LanguageConfig
 from torch import Tensor, nn
+
+from feallm.model.config import LanguageConfig
 
 
 class LoraLinear(nn.Module):

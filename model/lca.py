@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from feallm.model.attention import Attention
 from feallm.model.encoder import Level
 from feallm.runtime.contract.geometry import CROP
 from feallm.runtime.contract.regions import Region
-from torch import Tensor, nn
 
 
 def region_matrix(regions: tuple[Region, ...], rows: int, columns: int) -> Tensor:

@@ -12,9 +12,10 @@ token axis. The figure draws no way around the first attention; `skip` adds one 
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+
 from feallm.model.attention import Attention
 from feallm.model.encoder import Level
-from torch import Tensor, nn
 
 
 def cell_matrix(rows: int, columns: int, tokens: int) -> Tensor:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
+
 from feallm.model.config import VisionConfig
 from feallm.model.encoder import Encoder, PlainEncoder
 from feallm.model.lca import LocalClueAggregator
@@ -17,7 +19,6 @@ from feallm.model.projector import MultiPerspectiveProjector
 from feallm.runtime.contract.aus import INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
 from feallm.runtime.contract.geometry import CROP
-from torch import Tensor, nn
 
 
 class Seen(NamedTuple):

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.runtime.backends import llama
 from feallm.runtime.backends.base import IMAGE, TOKENS, VisionBackend
 from feallm.runtime.backends.onnx import OnnxVision
@@ -20,7 +22,6 @@ from feallm.runtime.language import template
 from feallm.runtime.language.explain import Speaker
 from feallm.runtime.vision import align, decode
 from feallm.runtime.vision.detect import FaceFinder, HaarFinder, YuNetFinder
-from numpy.typing import NDArray
 
 _MOST_AT_ONCE = 16  # faces in one batch: memory stays flat on a picture of a crowd
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.runtime.contract.geometry import CROP, CropGeometry
 from feallm.runtime.vision.align import Image, Matrix, warp
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
-from numpy.typing import NDArray
 
 SIDE_PX = 48
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from feallm.runtime.contract.errors import InputError
 from numpy.typing import NDArray
+
+from feallm.runtime.contract.errors import InputError
 
 PART_BYTES = 25 * 2**20
 _LABEL_BYTES = 512  # of one row, all arrays and the archive's own share

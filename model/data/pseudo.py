@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.runtime.contract.aus import AU_INDEX, INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.errors import InputError
-from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from feallm.model.data.pack import Faces
 from feallm.runtime.contract.aus import AU_INDEX
 from feallm.runtime.vision.align import Image, crop_matrix, warp

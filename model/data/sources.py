@@ -7,6 +7,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.model.data import ferplus, pseudo
 from feallm.model.data.pack import Origin, Rows, encoded, sha256
 from feallm.runtime.contract.aus import N_AUS
@@ -14,7 +16,6 @@ from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import EXPRESSION_INDEX, N_EXPRESSIONS
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, MEAN_POINTS_HAAR
 from feallm.runtime.vision.align import points_in_box
-from numpy.typing import NDArray
 
 LFW_WORDS = ("neutral", "happiness", "surprise")
 """Expression words of LFW that its data page does not call unreliable or too rare."""

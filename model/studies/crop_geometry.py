@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from feallm.model.data import augment, ferplus, pseudo
 from feallm.model.encoder import PlainEncoder
 from feallm.model.pixels import Pixels
 from feallm.runtime.contract.aus import AU_INDEX
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, CropGeometry
 from feallm.runtime.vision.align import crop_matrix, points_in_box, warp
-from torch import Tensor, nn
 
 BASE = ((41.0, 40.0), (71.0, 40.0), (56.0, 54.0), (44.3, 72.0), (67.7, 72.0))
 

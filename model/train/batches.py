@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from feallm.model.data.augment import Augment, crop
 from feallm.model.data.pack import Faces
 from feallm.runtime.vision.align import crop_matrix, warp
-from numpy.typing import NDArray
-from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

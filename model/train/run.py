@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch import nn
+from tqdm import tqdm
+
 from feallm.model.checkpoint import (
     optimizer_tensors,
     restore,
@@ -18,9 +22,6 @@ from feallm.model.checkpoint import (
     tensors_of,
     write_atomically,
 )
-from safetensors.torch import load_file
-from torch import nn
-from tqdm import tqdm
 
 
 @dataclass(frozen=True, slots=True)

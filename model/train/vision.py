@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
 from feallm.model.config import Config
 from feallm.model.data import ferplus
 from feallm.model.data.augment import Augment
@@ -15,8 +18,6 @@ from feallm.model.train.batches import Batch, Crops, still
 from feallm.model.train.run import Average, Plan, Run
 from feallm.model.vision import Seen, VisionNetwork
 from feallm.runtime.contract.aus import AU_KEYS, INTENSITY_MAX
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 HELD_OUT = 0.06
 """Share of the groups kept from training, for thresholds and temperature; never reported."""

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+
 from feallm.model.checkpoint import Checkpoint, save, write_atomically
 from feallm.model.config import Config, size
 from feallm.model.data import pack
@@ -16,7 +18,6 @@ from feallm.model.train import words
 from feallm.model.train.run import Plan
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.errors import UsageError
-from tokenizers import Tokenizer
 
 STAGES = ("vision", "text", "align")
 

@@ -15,22 +15,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
 from feallm.model.config import Config
 from feallm.model.data import ferplus, instructions
 from feallm.model.data.augment import Augment
 from feallm.model.data.pack import Faces
 from feallm.model.language import LanguageModel
-from feallm.model.tokenizer import BOS, PAD, train as train_tokenizer
+from feallm.model.tokenizer import BOS, PAD
+from feallm.model.tokenizer import train as train_tokenizer
 from feallm.model.train.batches import Crops
 from feallm.model.train.run import Average, Plan, Run
 from feallm.model.train.vision import split
 from feallm.model.vision import Seen, VisionNetwork
-from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
+from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX, AU_KEYS, INTENSITY_MAX
 from feallm.runtime.contract.expressions import EXPRESSIONS
-from feallm.runtime.language.wording import Named, degree
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from torch import Tensor, nn
+from feallm.runtime.language.wording import Named, degree, one_sided
 
 MARGIN = 0.08
 """How far above its threshold a probability must lie for the training text to name the AU."""
@@ -146,12 +148,16 @@ def read_heads(
 ) -> list[tuple[tuple[Named, ...], str]]:
     """What a text may say of each crop, from the heads' outputs."""
     probability = seen.au_logits.sigmoid().tolist()
-    intensity = seen.intensity.amax(2).tolist()
+    sides = seen.intensity.clamp(0, INTENSITY_MAX).tolist()
     top = seen.expression_logits.argmax(1).tolist()
     result = []
-    for row, strength, k in zip(probability, intensity, top, strict=True):
+    for row, strength, k in zip(probability, sides, top, strict=True):
         aus = tuple(
-            Named(key, degree(strength[AU_INDEX[key]]))
+            Named(
+                key,
+                degree(max(strength[AU_INDEX[key]])),
+                AU_BY_KEY[key].sided and one_sided(*strength[AU_INDEX[key]]),
+            )
             for key in AU_KEYS
             if key in thresholds and row[AU_INDEX[key]] >= min(thresholds[key] + margin, 0.95)
         )

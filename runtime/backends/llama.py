@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from feallm.runtime.contract.errors import BackendError
 from numpy.typing import NDArray
+
+from feallm.runtime.contract.errors import BackendError
 
 MISSING = "llama-cpp-python is not installed (pip install 'feallm-edge[words]')"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.runtime.backends.base import IMAGE, VISION_OUTPUTS, Arrays
 from feallm.runtime.contract.errors import BackendError
-from numpy.typing import NDArray
 
 
 class OnnxVision:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.runtime.backends.base import IMAGE, Arrays
 from feallm.runtime.contract.errors import BackendError
-from numpy.typing import NDArray
 
 
 class ReplayVision:

@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from feallm.runtime.contract.errors import BundleError
 from feallm.runtime.contract.manifest import MANIFEST, SCHEMA_VERSION, Manifest, digest
-from pydantic import ValidationError
 
 SHIPPED = "nano"
 

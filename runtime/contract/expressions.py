@@ -49,9 +49,16 @@ PATTERNS: dict[str, Pattern] = {
 }
 
 
-def speaking_for(expression: str, present: Iterable[str]) -> tuple[str, ...]:
-    """Those of `present` that belong to the expression's pattern: core first, in FACS order."""
+def speaking_for(
+    expression: str, present: Iterable[str], one_sided: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Those of `present` that belong to the expression's pattern: core first, in FACS order.
+
+    `one_sided`: AUs seen on one side only. A pattern that asks for one side takes no others.
+    """
     pattern, found = PATTERNS[expression], set(present)
+    if pattern.one_sided:
+        found &= set(one_sided)
     core = sorted(found.intersection(pattern.core), key=AU_INDEX.__getitem__)
     support = sorted(found.intersection(pattern.support), key=AU_INDEX.__getitem__)
     return (*core, *support)

@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.runtime.backends.llama import LlamaSession
 from feallm.runtime.bundle.open import Bundle
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.reading import Explanation, Reading
 from feallm.runtime.language import check, template
 from feallm.runtime.language.grammar import answer_grammar
-from numpy.typing import NDArray
 
 
 class Speaker:

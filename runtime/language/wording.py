@@ -20,6 +20,7 @@ from feallm.runtime.contract.reading import AUReading
 
 DEGREES = ("slight", "clear", "strong")
 _CLEAR, _STRONG = 2.0, 3.5  # intensities at which a word begins
+_ONE_SIDED = 2.0  # difference of the sides' intensities
 
 QUESTIONS = (
     "Action units, expression, and why?",
@@ -42,6 +43,7 @@ class Named:
 
     key: str
     degree: str
+    one_sided: bool = False
 
 
 def degree(intensity: float) -> str:
@@ -49,10 +51,15 @@ def degree(intensity: float) -> str:
     return DEGREES[(intensity >= _CLEAR) + (intensity >= _STRONG)]
 
 
+def one_sided(left: float | None, right: float | None) -> bool:
+    """Whether an AU is seen on one side of the face only, by its intensities there."""
+    return left is not None and right is not None and abs(left - right) >= _ONE_SIDED
+
+
 def named(readings: Sequence[AUReading]) -> tuple[Named, ...]:
     """What a text may name of these readings: those present, in FACS order."""
     present = sorted((r for r in readings if r.present), key=lambda r: AU_INDEX[r.au])
-    return tuple(Named(r.au, degree(r.intensity)) for r in present)
+    return tuple(Named(r.au, degree(r.intensity), one_sided(r.left, r.right)) for r in present)
 
 
 def au_line(aus: Sequence[Named]) -> str:
@@ -69,7 +76,7 @@ def expression_line(expression: str) -> str:
 def why_line(aus: Sequence[Named], expression: str, pick: Pick) -> str:
     """The third line: the expression explained by the AUs that speak for it, or their absence."""
     keys = [au.key for au in aus]
-    speaking = speaking_for(expression, keys)
+    speaking = speaking_for(expression, keys, [au.key for au in aus if au.one_sided])
     others = [key for key in keys if key not in speaking]
     if expression == "neutral":
         return f"Why: {_neutral(keys, pick)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
 from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION
 from feallm.runtime.contract.aus import AUS, INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.errors import BackendError
@@ -10,7 +12,6 @@ from feallm.runtime.contract.expressions import EXPRESSIONS, N_EXPRESSIONS
 from feallm.runtime.contract.frame import Face
 from feallm.runtime.contract.manifest import Manifest
 from feallm.runtime.contract.reading import AUReading, ExpressionReading, Reading
-from numpy.typing import NDArray
 
 Outputs = dict[str, NDArray[np.float32]]
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+
 from feallm.runtime.contract.errors import BackendError, InputError
 from feallm.runtime.contract.frame import Face, Frame
 from feallm.runtime.contract.geometry import MEAN_POINTS_HAAR, FivePoints

@@ -1,0 +1,30 @@
+"""A float checkpoint behind the runtime's seam, so that it is scored by the same code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from feallm.model.checkpoint import load
+from feallm.runtime.backends.base import IMAGE, VISION_OUTPUTS, Arrays
+
+
+class TorchVision:
+    """Runs the vision network of a checkpoint in torch, float32."""
+
+    provider = "torch"
+
+    def __init__(self, path: Path) -> None:
+        self._network = load(path).vision
+
+    @torch.no_grad()
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name for `image` uint8 (N, H, W, 3)."""
+        values = self._network(torch.from_numpy(np.asarray(inputs[IMAGE])))
+        return {name: v.numpy() for name, v in zip(VISION_OUTPUTS, values, strict=True)}
+
+    def close(self) -> None:
+        """Nothing to give back."""
