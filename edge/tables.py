@@ -93,7 +93,8 @@ def _expression(scores: dict[str, float]) -> str:
 
 def _explanation(console: Console, row: Row) -> None:
     words = row["explanation"]
-    _say(console, f"“{words['text']}”")
+    for line in f"“{words['text'].strip()}”".splitlines():
+        _say(console, line)
     if words["source"] == "model":
         _say(console, "(the model's own words)", 4)
     else:

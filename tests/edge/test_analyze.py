@@ -29,6 +29,7 @@ def test_a_photo_gives_a_table_rows_and_says_where(feallm, fake, photo, rows, tm
     assert "AU6 " in out and "AU4 " not in out
     assert next(line for line in out.splitlines() if "AU6" in line).count("1.2 A") == 1
     assert "happiness 0.80, then surprise 0.08" in out
+    assert "  “The lip corners are pulled up.”\n" in out
     assert "template: llama-cpp-python is not installed" in out
     assert "not feelings" in out and "uncalibrated" in out and "AU18, AU28" in out
     found = rows("portrait-readings")
