@@ -1,0 +1,1 @@
+"""What is deployed: the command a person types. Knows the runtime alone."""

@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: one short file a format, and the folder's writer."""

@@ -1,0 +1,1 @@
+"""Readers of data sets, packs, pseudo-labels, augmentation, instruction texts."""

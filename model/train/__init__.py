@@ -1,0 +1,1 @@
+"""Training: eyes, words, and what the words see."""

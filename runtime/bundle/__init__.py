@@ -1,0 +1,1 @@
+"""A bundle: a folder of artifacts that a manifest describes; and the shipped one."""

@@ -1,0 +1,1 @@
+"""What the rooms agree on: action units, expressions, geometry, rows, manifest, errors."""

@@ -1,0 +1,1 @@
+"""Questions, wording, grammar, the check of claims, and the template."""

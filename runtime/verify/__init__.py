@@ -1,0 +1,1 @@
+"""Whether two artifacts agree. Empty until verification comes."""

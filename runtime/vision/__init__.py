@@ -1,0 +1,1 @@
+"""Find faces, align them, decode what the network gives."""
