@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from feallm.runtime.capture.quiet import quiet
 from feallm.runtime.capture.whole import (
     HEAD_BYTES,
     Kind,
@@ -129,7 +129,7 @@ def read_picture(source: Source) -> Image:
     if cut := picture_cut(data):
         raise InputError(f"{source.name}: the picture is cut short or damaged: {cut}")
     try:
-        with _quiet():
+        with quiet():
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise InputError(f"{source.name}: the picture cannot be decoded: {error.err}") from error
@@ -154,7 +154,7 @@ def _video_frames(source: Source) -> Iterator[Frame]:
         promised = video.get(cv2.CAP_PROP_FRAME_COUNT)
         index, time_s = 0, 0.0
         while True:
-            with _quiet():
+            with quiet():
                 good, pixels = video.read()
             if not good:
                 break
@@ -198,7 +198,7 @@ def _broken_off(
 def _open_video(source: Source) -> cv2.VideoCapture:
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
     backend = cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY
-    with _quiet():
+    with quiet():
         # an absolute path: FFmpeg would take "tcp:x.mp4" for an address
         video = cv2.VideoCapture(str(source.path.absolute()), backend)
     if not video.isOpened():
@@ -233,19 +233,3 @@ def _reason(error: OSError | ValueError) -> str:
 def _printable(path: Path) -> str:
     """A path as rows can hold it: forward slashes, and no bytes that are not UTF-8."""
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep OpenCV's own complaints off stderr: each failure is told once, in our words."""
-    before = _set_log_level(0)
-    try:
-        yield
-    finally:
-        _set_log_level(before)
-
-
-# OpenCV 4.10 has the first, 4.14 the second.
-_set_log_level: Callable[[int], int] = (
-    getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
-)

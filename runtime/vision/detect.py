@@ -6,15 +6,15 @@ and gives boxes without points.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
+from feallm.runtime.capture.quiet import quiet
 from feallm.runtime.contract.errors import BackendError, InputError
-from feallm.runtime.contract.frame import Face, Frame
+from feallm.runtime.contract.frame import Face, Frame, Image
 from feallm.runtime.contract.geometry import MEAN_POINTS_HAAR, FivePoints
 
 _LONGEST_PX = 640  # a larger frame is searched at this size
@@ -43,7 +43,9 @@ class HaarFinder:
             raise BackendError(
                 f"OpenCV {cv2.__version__} has no Haar cascade", hint="install OpenCV 4"
             )
-        self._cascade = cv2.CascadeClassifier(str(Path(folder) / "haarcascade_frontalface_alt2.xml"))
+        self._cascade = cv2.CascadeClassifier(
+            str(Path(folder) / "haarcascade_frontalface_alt2.xml")
+        )
 
     def find(self, frame: Frame) -> list[Face]:
         """Boxes without points; score 1, since the cascade gives none."""
@@ -70,7 +72,7 @@ class YuNetFinder:
         if not path.is_file():
             raise InputError(f"{path}: no such detector file")
         try:
-            with _quiet():
+            with quiet():
                 self._detector = cv2.FaceDetectorYN.create(str(path), "", (320, 320), score, 0.3)
                 self._detector.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
@@ -91,7 +93,7 @@ class YuNetFinder:
         return faces
 
 
-def _shrunk(frame: Frame) -> tuple[np.ndarray | None, float]:  # type: ignore[type-arg]
+def _shrunk(frame: Frame) -> tuple[Image | None, float]:
     """The frame at the size that is searched, and that size as a share of the full one."""
     height, width = frame.pixels.shape[:2]
     scale = min(1.0, _LONGEST_PX / max(height, width))
@@ -100,14 +102,4 @@ def _shrunk(frame: Frame) -> tuple[np.ndarray | None, float]:  # type: ignore[ty
         return None, scale
     if scale == 1.0:
         return frame.pixels, scale
-    return cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA), scale
-
-
-@contextlib.contextmanager
-def _quiet():  # type: ignore[no-untyped-def]
-    """OpenCV logs a wrong file on stderr before it raises; the error line says it already."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    return np.asarray(cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA), np.uint8), scale
