@@ -53,8 +53,11 @@ wheelhouse: wheelhouse/.words  ## every wheel of the device, for an install with
 wheel: .venv/.all  ## sdist and wheel in dist/
 	rm -rf build && $(BIN)/python -m build
 
-train-nano: .venv/.all  ## train and export the shipped bundle again (about an hour on two cores)
-	$(BIN)/feallm train --size nano --data $(DATA)/fer --out runs/nano && $(BIN)/feallm export runs/nano --out runs/nano/bundle
+train-nano: packs/pack.json  ## train the shipped size again and export it (about an hour on two cores)
+	$(BIN)/feallm train --size nano --pack packs --out runs/nano && rm -rf runs/nano-bundle && $(BIN)/feallm export --checkpoint runs/nano/nano.safetensors --out runs/nano-bundle
+
+packs/pack.json: | .venv/.all
+	$(BIN)/feallm data pack --data $(DATA) --out packs
 
 bench: .venv/.demo  ## time each stage on this machine
 	$(BIN)/feallm bench
