@@ -30,8 +30,8 @@ class Bundle:
     def file(self, artifact: str) -> Path:
         """Path of an artifact by its name in the manifest."""
         if artifact not in self.manifest.artifacts:
-            known = ", ".join(self.manifest.artifacts)
-            raise BundleError(f"{self.root}: no artifact named {artifact!r}", hint=f"it has {known}")
+            hint = f"it has {', '.join(self.manifest.artifacts)}"
+            raise BundleError(f"{self.root}: no artifact named {artifact!r}", hint=hint)
         return self.root / self.manifest.artifacts[artifact].file
 
 

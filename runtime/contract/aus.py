@@ -77,7 +77,7 @@ AUS: tuple[ActionUnit, ...] = (
                ("mouth", "upper_lip"), False, "the lips are tightened"),
     ActionUnit(24, "lip pressor", "orbicularis oris", "lower",
                ("mouth", *_CORNERS), False, "the lips are pressed together"),
-    ActionUnit(25, "lips part", "depressor labii inferioris, or mentalis and orbicularis oris relax",
+    ActionUnit(25, "lips part", "depressor labii inferioris, or orbicularis oris relaxes",
                "lower", ("mouth", "chin"), False, "the lips are parted"),
     ActionUnit(26, "jaw drop", "masseter relaxes", "lower",
                ("chin", "mouth", "lower_face"), False, "the jaw is dropped"),

@@ -27,7 +27,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face that was found. `points` (5, 2) in YuNet's order, or None where only the box is known."""
+    """A face that was found. `points` (5, 2) in YuNet's order; None where only the box is known."""
 
     box: Box
     points: NDArray[np.float64] | None

@@ -10,10 +10,11 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
 from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.geometry import CropGeometry
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"

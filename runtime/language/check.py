@@ -6,11 +6,16 @@ import re
 from dataclasses import dataclass
 
 from feallm.runtime.contract.aus import AU_BY_KEY, AU_KEYS, AUS
-from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.expressions import EXPRESSIONS, speaking_for
 from feallm.runtime.contract.reading import Reading
+from feallm.runtime.language import wording
 from feallm.runtime.language.wording import DEGREES, NONE, degree
 
-_ANSWER = re.compile(r"AUs: (?P<aus>[^\n]+)\nExpression: (?P<expression>[a-z]+)\nWhy: (?P<why>.+)", re.S)
+_VOCABULARY = wording.vocabulary()
+
+_ANSWER = re.compile(
+    r"AUs: (?P<aus>[^\n]+)\nExpression: (?P<expression>[a-z]+)\nWhy: (?P<why>.+)", re.S
+)
 _AU = re.compile(rf"(?P<key>AU\d+) (?P<name>[a-z ]+) \((?P<degree>{'|'.join(DEGREES)})\)")
 
 
@@ -66,7 +71,30 @@ def fault(text: str, reading: Reading) -> str | None:
     for word in EXPRESSIONS:
         if word != claims.expression and re.search(rf"\b{word}\b", claims.why):
             return f"the model's reason spoke of {word}"
-    return _degree_fault(claims, reading)
+    return _reason_fault(claims, reading) or _degree_fault(claims, reading)
+
+
+def _reason_fault(claims: Claims, reading: Reading) -> str | None:
+    """A reason must be a whole sentence of known words whose argument holds."""
+    if not claims.why.endswith("."):
+        return "the model's reason broke off"
+    if unknown := [word for word in wording.words(claims.why) if word not in _VOCABULARY]:
+        return f"the model's reason used the unknown word {unknown[0]!r}"
+    listed = [key for key, _ in claims.aus]
+    sides = {key: reading.aus[key] for key in listed}
+    one_sided = [k for k, au in sides.items() if au and wording.one_sided(au.left, au.right)]
+    speaking = speaking_for(claims.expression, listed, one_sided)
+
+    def says(clauses: tuple[str, ...]) -> bool:
+        return any(clause in claims.why for clause in clauses)
+
+    if says(wording.PATTERN_CLAIMS) and not speaking:
+        return f"the model's reason called on a pattern of {claims.expression} that is not there"
+    if says(wording.NO_PATTERN_CLAIMS) and speaking:
+        return f"the model's reason denied the pattern of {claims.expression} that is there"
+    if says(wording.NOTHING_CLAIMS) and listed:
+        return "the model's reason denied the action units that it listed"
+    return None
 
 
 def _degree_fault(claims: Claims, reading: Reading) -> str | None:

@@ -11,11 +11,12 @@ for it and the check of its claims agree. A sentence names only what it is given
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX
-from feallm.runtime.contract.expressions import speaking_for
+from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX, AUS
+from feallm.runtime.contract.expressions import EXPRESSIONS, speaking_for
 from feallm.runtime.contract.reading import AUReading
 
 DEGREES = ("slight", "clear", "strong")
@@ -48,7 +49,7 @@ class Named:
 
 def degree(intensity: float) -> str:
     """The word for an intensity 0–5."""
-    return DEGREES[(intensity >= _CLEAR) + (intensity >= _STRONG)]
+    return DEGREES[int(intensity >= _CLEAR) + int(intensity >= _STRONG)]
 
 
 def one_sided(left: float | None, right: float | None) -> bool:
@@ -127,6 +128,26 @@ _UNSUPPORTED_SOME = (
     " whole.",
     "{reason}, but {expression} is read from the face as a whole.",
 )
+
+
+PATTERN_CLAIMS = ("this is the pattern called", "which speaks for", "together this reads as")
+NOTHING_CLAIMS = ("stands out", "action units is active")
+NO_PATTERN_CLAIMS = ("belongs to the pattern of", "do not show")
+"""Clauses by which `check` knows that a sentence says: these AUs make the pattern; no AU is seen;
+none that is seen makes it. Each stands in a wording above."""
+
+
+def vocabulary() -> frozenset[str]:
+    """Every word that an explanation may be made of, in lower case."""
+    groups = (_FOR, _BESIDE, _NEUTRAL_NONE, _NEUTRAL_SOME, _UNSUPPORTED_NONE, _UNSUPPORTED_SOME)
+    texts = [re.sub(r"\{\w+\}", "", text) for group in groups for text in group]
+    texts += [au.movement for au in AUS] + [*EXPRESSIONS, "and"]
+    return frozenset(word for text in texts for word in words(text))
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without numbers and marks."""
+    return re.findall(r"[a-z]+", re.sub(r"\bAU\d+\b", " ", text).lower())
 
 
 def _neutral(keys: Sequence[str], pick: Pick) -> str:
