@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feallm.model.language import LanguageModel
 from feallm.model.tokenizer import BOS, EOS, PAD, SPECIAL
+
+if TYPE_CHECKING:
+    import gguf
 
 NAME = "feallm"
 
@@ -18,9 +22,7 @@ def permuted(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """q or k rows from half-rotation order to the interleaved order that llama.cpp expects."""
     rows, columns = weight.shape
     return (
-        weight.reshape(heads, 2, rows // heads // 2, columns)
-        .swapaxes(1, 2)
-        .reshape(weight.shape)
+        weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(weight.shape)
     )
 
 
@@ -56,7 +58,10 @@ def export_language(language: LanguageModel, tokenizer: str, path: Path) -> None
 def _tensors(language: LanguageModel) -> dict[str, NDArray[np.float32]]:
     state = {name: value.float().numpy() for name, value in language.state_dict().items()}
     heads = language.config.heads
-    result = {"token_embd.weight": state["embed.weight"], "output_norm.weight": state["norm.weight"]}
+    result = {
+        "token_embd.weight": state["embed.weight"],
+        "output_norm.weight": state["norm.weight"],
+    }
     for i in range(language.config.layers):
         block = {n.split(".", 2)[2]: v for n, v in state.items() if n.startswith(f"blocks.{i}.")}
         parts = {
@@ -74,10 +79,9 @@ def _tensors(language: LanguageModel) -> dict[str, NDArray[np.float32]]:
     return result
 
 
-def _add_tokenizer(writer: object, fields: dict, vocabulary: int) -> None:  # type: ignore[type-arg]
+def _add_tokenizer(writer: gguf.GGUFWriter, fields: dict[str, Any], vocabulary: int) -> None:
     import gguf
 
-    assert isinstance(writer, gguf.GGUFWriter)
     ids: dict[str, int] = dict(fields["model"]["vocab"])
     added = {token["content"]: token["id"] for token in fields["added_tokens"]}
     ids |= added

@@ -7,14 +7,19 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION, IMAGE, TOKENS
 from feallm.runtime.contract.errors import VerificationError
 from feallm.runtime.contract.geometry import CROP
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 20
 
@@ -50,11 +55,8 @@ def export_vision(network: VisionNetwork, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _bare(model: object) -> object:
+def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without the exporter's notes on source lines, which name paths of the machine."""
-    import onnx
-
-    assert isinstance(model, onnx.ModelProto)
     model.doc_string = ""
     del model.metadata_props[:]
     for part in (model.graph, *model.functions):
@@ -68,7 +70,7 @@ def _bare(model: object) -> object:
     return model
 
 
-def difference(network: VisionNetwork, path: Path, crops: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+def difference(network: VisionNetwork, path: Path, crops: NDArray[np.uint8]) -> dict[str, float]:
     """Largest absolute difference of each output between the file and torch, on uint8 crops."""
     from feallm.runtime.backends.onnx import OnnxVision
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
 from feallm.model.checkpoint import Checkpoint
-from feallm.model.tokenizer import BOS
+from feallm.model.tokenizer import BOS, EOS, special_id
 from feallm.runtime.backends.llama import LlamaSession
 from feallm.runtime.bundle.open import Bundle
 from feallm.runtime.contract.errors import BackendError
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,7 @@ def next_token_agreement(
         raise BackendError("checkpoint or bundle has no language model")
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer)
     question = tokenizer.encode(facts.question + "\n").ids
-    session = LlamaSession(
-        bundle.file(facts.artifact), width=facts.width, context=facts.context
-    )
+    session = LlamaSession(bundle.file(facts.artifact), width=facts.width, context=facts.context)
     same, count, worst = 0, 0, 0.0
     tokens = checkpoint.vision(torch.from_numpy(crops))[3]
     for visual in tokens:
@@ -62,9 +61,10 @@ def _answer(
     """Torch's greedy answer with its end token, and the logits that chose each token."""
     language, tokenizer = checkpoint.language, Tokenizer.from_str(checkpoint.tokenizer or "")
     assert language is not None
-    begin = language.embed(torch.tensor([[tokenizer.token_to_id(BOS)]]))
+    begin = language.embed(torch.tensor([[special_id(tokenizer, BOS)]]))
     prefix = torch.cat([begin, visual[None], language.embed(torch.tensor([question]))], 1)
-    end, answer = tokenizer.token_to_id("<eos>"), []
+    end = special_id(tokenizer, EOS)
+    answer: list[int] = []
     while len(answer) < limit and (not answer or answer[-1] != end):
         embeddings = prefix
         if answer:

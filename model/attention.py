@@ -19,7 +19,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, tokens, depth)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads  # (N, heads, tokens, depth)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """(N, Q, width), without a way around."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -132,7 +132,7 @@ def _write(path: Path, text: str) -> None:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _show(figures: dict) -> None:  # type: ignore[type-arg]
+def _show(figures: dict[str, Any]) -> None:
     typer.echo(f"{figures['split']}: {figures['n']} faces, {figures['artifact']}")
     if expression := figures.get("expression"):
         low, high = expression["accuracy_95"]

@@ -13,7 +13,10 @@ from feallm.model.config import LanguageConfig
 
 
 class LoraLinear(nn.Module):
-    """x W^T + (alpha / rank) x A^T B^T (E. Hu et al., arXiv 2106.09685); W alone where rank is 0."""
+    """x W^T + (alpha / rank) x A^T B^T (E. Hu et al., arXiv 2106.09685); at first W alone."""
+
+    lora_a: nn.Parameter | None
+    lora_b: nn.Parameter | None
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
@@ -22,19 +25,20 @@ class LoraLinear(nn.Module):
         self.register_parameter("lora_b", None)
         self.scale = 0.0
 
-    def add_lora(self, rank: int, alpha: float) -> None:
-        """Put a zero correction beside W and freeze W."""
+    def add_lora(self, rank: int, alpha: float) -> tuple[nn.Parameter, nn.Parameter]:
+        """Put a zero correction (A, B) beside W and freeze W."""
         outside, inside = self.weight.shape
         self.weight.requires_grad_(False)
         self.lora_a = nn.Parameter(torch.randn(rank, inside) * inside**-0.5)
         self.lora_b = nn.Parameter(torch.zeros(outside, rank))
         self.scale = alpha / rank
+        return self.lora_a, self.lora_b
 
     def merge(self) -> None:
         """Add the correction into W, in float32, and drop it."""
         if self.lora_a is not None and self.lora_b is not None:
             with torch.no_grad():
-                self.weight += self.scale * (self.lora_b @ self.lora_a)
+                self.weight.add_(self.scale * (self.lora_b @ self.lora_a))
             self.lora_a = self.lora_b = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,9 +127,9 @@ class LanguageModel(nn.Module):
         self.requires_grad_(False)
         trained: list[nn.Parameter] = []
         for block in self.blocks:
+            assert isinstance(block, Block)
             for part in (block.q, block.k, block.v, block.o):
-                part.add_lora(rank, alpha)
-                trained += [part.lora_a, part.lora_b]
+                trained += part.add_lora(rank, alpha)
         return trained
 
     def merge_lora(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from feallm.model.attention import Attention
@@ -29,9 +30,10 @@ def region_matrix(regions: tuple[Region, ...], rows: int, columns: int) -> Tenso
     return torch.tensor(np.array(result), dtype=torch.float32)
 
 
-def _overlap(start: float, end: float, cells: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _overlap(start: float, end: float, cells: int) -> NDArray[np.float64]:
     centres = np.arange(cells) + 0.5
-    return np.clip(np.minimum(centres - start, end - centres) + 1.0, 0.0, 1.0)
+    inside: NDArray[np.float64] = np.minimum(centres - start, end - centres) + 1.0
+    return inside.clip(0.0, 1.0)
 
 
 class LocalClueAggregator(nn.Module):

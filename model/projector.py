@@ -55,9 +55,7 @@ class MultiPerspectiveProjector(nn.Module):
         self.deep = nn.Linear(last.channels, width)
         self.shallow = nn.ModuleList(nn.Linear(level.channels, width) for level in levels[:3])
         self.place_deep = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        self.place_shallow = nn.Parameter(
-            torch.randn(3 * third.rows * third.columns, width) * 0.02
-        )
+        self.place_shallow = nn.Parameter(torch.randn(3 * third.rows * third.columns, width) * 0.02)
         self.read_shallow = Attention(width, heads)
         self.read_local = Attention(width, heads)
         self.read_self = Attention(width, heads)

@@ -14,6 +14,14 @@ PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 SPECIAL = (PAD, BOS, EOS)
 
 
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """Id of a token that every tokenizer of the project holds."""
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise ValueError(f"this tokenizer has no {token}")
+    return number
+
+
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     """A tokenizer of exactly `vocabulary` tokens; unused places are filled with fillers."""
     tokenizer = Tokenizer(models.BPE())

@@ -37,7 +37,9 @@ class Jittered:
     mirrored: bool
 
 
-def jitter(matrix: Matrix, rng: np.random.Generator, how: Augment, geometry: CropGeometry) -> Matrix:
+def jitter(
+    matrix: Matrix, rng: np.random.Generator, how: Augment, geometry: CropGeometry
+) -> Matrix:
     """The crop's transform, disturbed by a random similarity about the crop's centre."""
     angle = np.deg2rad(rng.normal(0, how.turn_deg))
     factor = float(np.exp(rng.normal(0, how.scale)))

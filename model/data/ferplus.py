@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -47,7 +48,8 @@ def soft_labels(votes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Distribution over the eight expressions (N, 8); rows without votes for them are 0."""
     kept = kept_votes(np.asarray(votes, np.float32))[:, :N_EXPRESSIONS]
     total = kept.sum(1, keepdims=True)
-    return np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
+    shares: NDArray[np.float32] = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
+    return shares
 
 
 def read(path: Path) -> FerSplit:
@@ -57,11 +59,14 @@ def read(path: Path) -> FerSplit:
             arrays = {name: file[name] for name in file.files}
         images, offsets = arrays["images"], arrays["offsets"]
         votes, group = arrays["votes"], arrays["dup_group"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path}: not a FER+ pack: {error}") from error
     pictures = np.empty((len(offsets) - 1, SIDE_PX, SIDE_PX), np.uint8)
     for i in range(len(pictures)):
-        pictures[i] = cv2.imdecode(images[offsets[i] : offsets[i + 1]], cv2.IMREAD_GRAYSCALE)
+        picture = cv2.imdecode(images[offsets[i] : offsets[i + 1]], cv2.IMREAD_GRAYSCALE)
+        if picture is None or picture.shape != (SIDE_PX, SIDE_PX):
+            raise InputError(f"{path}: picture {i} is not one of {SIDE_PX} x {SIDE_PX} pixels")
+        pictures[i] = picture
     near = arrays.get("near_eval", np.zeros(len(pictures), np.uint8))
     return FerSplit(pictures, votes.astype(np.float32), group.astype(np.int64), near == 0)
 

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -126,7 +127,7 @@ def read(folder: Path) -> Faces:
         raise InputError(
             f"{folder}: no readable {INDEX}", hint="make a pack with `feallm data pack`"
         ) from error
-    columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in ROW_ARRAYS}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ROW_ARRAYS}
     pictures: list[NDArray[np.uint8]] = []
     for part in index["parts"]:
         path = folder / part["file"]
@@ -139,6 +140,6 @@ def read(folder: Path) -> Faces:
             pictures.append(np.asarray(gray, np.uint8))
         for name in ROW_ARRAYS:
             columns[name].append(arrays[name])
-    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    joined: dict[str, NDArray[Any]] = {n: np.concatenate(parts) for n, parts in columns.items()}
     origins = tuple(Origin(**origin) for origin in index["origins"])
-    return Faces(pictures, **joined, origins=origins)  # type: ignore[arg-type]
+    return Faces(pictures, **joined, origins=origins)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -61,11 +62,12 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
             test = file["test"]
         with table.open(newline="") as text:
             people = list(csv.DictReader(text))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, BadZipFile) as error:
         raise InputError(f"{path}: not an LFW pack: {error}") from error
-    detector = cv2.FaceDetectorYN.create(
-        str(data / "detector" / "face_detection_yunet_2023mar.onnx"), "", (250, 250), 0.7
-    )
+    teacher = data / "detector" / "face_detection_yunet_2023mar.onnx"
+    if not teacher.is_file():
+        raise InputError(f"{teacher}: no such detector file")
+    detector = cv2.FaceDetectorYN.create(str(teacher), "", (250, 250), 0.7)
     kept: list[int] = []
     points: list[NDArray[np.float32]] = []
     boxes: list[NDArray[np.float32]] = []
@@ -73,6 +75,8 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
         if test[i] or person["expression"] not in LFW_WORDS:
             continue
         picture = cv2.imdecode(np.frombuffer(images[i], np.uint8), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise InputError(f"{path}: picture {i} cannot be decoded")
         found = detector.detect(picture)[1]
         if found is None:
             continue
@@ -84,9 +88,9 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
     expression = np.full(
         (len(kept), N_EXPRESSIONS), (1 - _LFW_SURE) / (N_EXPRESSIONS - 1), np.float32
     )
-    expression[
-        np.arange(len(kept)), [EXPRESSION_INDEX[people[i]["expression"]] for i in kept]
-    ] = _LFW_SURE
+    expression[np.arange(len(kept)), [EXPRESSION_INDEX[people[i]["expression"]] for i in kept]] = (
+        _LFW_SURE
+    )
     names = sorted({people[i]["name"].rsplit("_", 1)[0] for i in kept})
     number = {person: -1 - k for k, person in enumerate(names)}
     return Rows(

@@ -58,7 +58,9 @@ def run(
         parts.append(analyzer.outputs(crops))
         step(len(crops))
     outputs = {
-        key: np.concatenate([part[key] for part in parts]) if parts else np.zeros((0, 1), np.float32)
+        key: np.concatenate([part[key] for part in parts])
+        if parts
+        else np.zeros((0, 1), np.float32)
         for key in VISION_OUTPUTS
     }
     figures: dict[str, Any] = {"split": name, "n": len(rows), "bundle": analyzer.bundle.digest}

@@ -108,7 +108,7 @@ class Run:
                 losses = loss(self.step)
                 total = torch.stack(list(losses.values())).sum()
                 self.optimizer.zero_grad(set_to_none=True)
-                total.backward()  # type: ignore[no-untyped-call]
+                total.backward()
                 parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
                 nn.utils.clip_grad_norm_(parameters, 2.0)
                 self.optimizer.step()

@@ -124,9 +124,7 @@ def score(network: VisionNetwork, faces: Faces, rows: NDArray[np.int64]) -> dict
     return result
 
 
-def calibrate(
-    network: VisionNetwork, faces: Faces, rows: NDArray[np.int64]
-) -> dict[str, float]:
+def calibrate(network: VisionNetwork, faces: Faces, rows: NDArray[np.int64]) -> dict[str, float]:
     """Set the network's temperature and return a threshold for each AU that has labels.
 
     Both are fitted on held-out rows of `train`, half of the crops at the mean place and half at

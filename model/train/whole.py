@@ -109,9 +109,7 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
         "sources": [asdict(origin) for origin in faces.origins],
     }
     path = job.out / f"{job.size}.safetensors"
-    save(
-        Checkpoint(config, vision, language, tokenizer.to_str(), trained, thresholds, facts), path
-    )
+    save(Checkpoint(config, vision, language, tokenizer.to_str(), trained, thresholds, facts), path)
     return path
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from feallm.model.data import ferplus, instructions
 from feallm.model.data.augment import Augment
 from feallm.model.data.pack import Faces
 from feallm.model.language import LanguageModel
-from feallm.model.tokenizer import BOS, PAD
+from feallm.model.tokenizer import BOS, PAD, special_id
 from feallm.model.tokenizer import train as train_tokenizer
 from feallm.model.train.batches import Crops
 from feallm.model.train.run import Average, Plan, Run
@@ -75,7 +76,7 @@ def make_tokenizer(config: Config, faces: Faces, trained: tuple[str, ...], seed:
 
 def pad(rows: list[Encoded], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     """Tokens (N, T) of questions and answers, and targets (N, T) that hold answers only."""
-    filler = tokenizer.token_to_id(PAD)
+    filler = special_id(tokenizer, PAD)
     length = max(len(question) + len(answer) for question, answer in rows)
     tokens = torch.full((len(rows), length), filler)
     targets = torch.full((len(rows), length), IGNORE)
@@ -109,7 +110,8 @@ def answer_loss(
 
 def begin(language: LanguageModel, tokenizer: Tokenizer, count: int) -> Tensor:
     """Embeddings (count, 1, width) of the token that opens every sequence."""
-    return language.embed(torch.full((count, 1), tokenizer.token_to_id(BOS)))
+    opening: Tensor = language.embed(torch.full((count, 1), special_id(tokenizer, BOS)))
+    return opening
 
 
 def train_text(
@@ -184,11 +186,11 @@ def train_align(
     door.requires_grad_(True)
     both = nn.ModuleDict({"door": door, "lora": nn.ModuleList([_Holder(lora)])})
     average = Average(both, 0.995)
-    optimizer = torch.optim.AdamW(
-        [{"params": list(door.parameters())}, {"params": list(lora), "factor": 0.5}],
-        lr=plan.rate,
-        weight_decay=0.01,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": list(door.parameters())},
+        {"params": list(lora), "factor": 0.5},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=plan.rate, weight_decay=0.01)
     run = Run(folder, "align", plan, {"both": both, "average": average}, optimizer)
     rows, _ = split(faces)
     crops, how = Crops(faces, rows, rare=recipe.rare), Augment()
@@ -204,9 +206,7 @@ def train_align(
         for aus, expression in read_heads(seen, thresholds):
             turn = instructions.turn(aus, expression, rng)
             texts.append(instructions.encode(tokenizer, turn.question, turn.answer))
-        prefix = torch.cat(
-            [begin(language, tokenizer, recipe.batch), vision.tokens(seen)], 1
-        )
+        prefix = torch.cat([begin(language, tokenizer, recipe.batch), vision.tokens(seen)], 1)
         return {"align": answer_loss(language, prefix, texts, tokenizer)}
 
     for _ in run.steps(losses):
