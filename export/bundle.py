@@ -17,7 +17,13 @@ from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.errors import LimitError, UsageError
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.geometry import CROP
-from feallm.runtime.contract.manifest import MANIFEST, SCHEMA_VERSION, canonical, digest
+from feallm.runtime.contract.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Preprocessing,
+    canonical,
+    digest,
+)
 from feallm.runtime.language.wording import QUESTIONS
 
 NOTICE = (
@@ -105,6 +111,7 @@ def _fields(
             "points_px": CROP.points_px,
             "border": CROP.border,
         },
+        "preprocessing": Preprocessing().model_dump(),
         "regions": [region.name for region in config.vision.regions],
         "aus": list(AU_KEYS),
         "aus_trained": list(checkpoint.aus_trained),

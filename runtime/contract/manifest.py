@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
-from feallm.runtime.contract.geometry import CropGeometry
+from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, CropGeometry
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
@@ -42,6 +42,18 @@ class Geometry(Strict):
     def crop(self) -> CropGeometry:
         """The same as the type that `vision` computes with."""
         return CropGeometry(self.width_px, self.height_px, self.points_px, self.border)
+
+
+class Preprocessing(Strict):
+    """How pixels enter the vision artifact. Luma, scaling and shrinking lie inside its graph, so
+    that no caller can get them wrong."""
+
+    layout: Literal["NHWC"] = "NHWC"
+    dtype: Literal["uint8"] = "uint8"
+    colour: Literal["RGB"] = "RGB"
+    interpolation: Literal["bilinear, by area when shrinking"] = "bilinear, by area when shrinking"
+    mean_points: tuple[XY, XY, XY, XY, XY] = MEAN_POINTS_CROP
+    """Shares of the sides: where the points of a picture that is a face crop already lie."""
 
 
 class Artifact(Strict):
@@ -93,6 +105,7 @@ class Manifest(Strict):
     digest: Sha256
     licence: str
     geometry: Geometry
+    preprocessing: Preprocessing
     regions: tuple[str, ...]
     aus: tuple[str, ...]
     aus_trained: tuple[str, ...]
