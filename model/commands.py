@@ -88,7 +88,9 @@ def evaluate_split(
     out: Annotated[Path, typer.Option("--json", help="figures to write")],
     split: Annotated[str, typer.Option(help="name of the split; in a folder, NAME.npz")],
     bundle: Annotated[Path | None, typer.Option(help="bundle; without it, the shipped one")] = None,
-    artifact: Annotated[str | None, typer.Option(help="one of the bundle's vision files")] = None,
+    artifact: Annotated[
+        str | None, typer.Option(help="one of the bundle's files; a GGUF reads the texts too")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="torch checkpoint instead")] = None,
     predictions: Annotated[Path | None, typer.Option(help="CSV of the answers")] = None,
     words: Annotated[bool, typer.Option("--words", help="read the raw texts too (slow)")] = False,
@@ -101,7 +103,9 @@ def evaluate_split(
     from feallm.model.evaluate import run, sets
 
     labelled = sets.read(source, split)
-    with run.analyzer_for(bundle, artifact, checkpoint) as analyzer:
+    scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint)
+    words = words or of_words
+    with scoring as analyzer:
         total = len(labelled.rows) * (2 if words else 1)
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(split, total=total)
@@ -112,7 +116,9 @@ def evaluate_split(
                 words=words,
                 step=lambda count: bar.advance(task, count),
             )
-        scored.figures["artifact"] = artifact or ("checkpoint" if checkpoint else "vision")
+        scored.figures["artifact"] = artifact or (
+            "vision" if checkpoint is None else checkpoint.name
+        )
         if predictions is not None:
             trained = analyzer.bundle.manifest.aus_trained
             _write(predictions, run.predictions(scored, trained))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feallm.model.tokenizer import EOS, special_id
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.language import wording
@@ -66,5 +65,7 @@ def imagined(
 
 def encode(tokenizer: Tokenizer, question: str, answer: str) -> tuple[list[int], list[int]]:
     """Tokens of the question with its line end, and of the answer with `<eos>`."""
+    from feallm.model.tokenizer import EOS, special_id
+
     end = special_id(tokenizer, EOS)
     return tokenizer.encode(question + "\n").ids, [*tokenizer.encode(answer).ids, end]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from feallm.runtime.backends.base import (
     TOKENS,
     VISION_OUTPUTS,
 )
+from feallm.runtime.backends.onnx import OnnxVision
+from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.expressions import EXPRESSIONS, N_EXPRESSIONS
@@ -159,23 +161,34 @@ def predictions(scored: Scored, trained: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
-def analyzer_for(bundle: Path | None, artifact: str | None, checkpoint: Path | None) -> Analyzer:
-    """What is scored: a bundle's vision file, another of its files, or a torch checkpoint."""
-    from feallm.runtime.backends.onnx import OnnxVision
-    from feallm.runtime.bundle.open import open_bundle
-
+def analyzer_for(
+    bundle: Path | None, artifact: str | None, checkpoint: Path | None
+) -> tuple[Analyzer, bool]:
+    """What is scored: a bundle, one of its files by name or file name, or a torch checkpoint; and
+    whether that file is the language model, whose texts are then read."""
     opened = open_bundle(bundle)
     if checkpoint is not None:
-        try:
-            from feallm.model.evaluate.torch_vision import TorchVision
-        except ImportError as error:
-            raise BackendError(
-                "scoring a checkpoint needs torch", hint="pip install 'feallm-edge[train]'"
-            ) from error
-        return Analyzer(opened, detect=False, vision=TorchVision(checkpoint))
-    if artifact is not None:
-        path = opened.file(artifact)
-        if opened.manifest.artifacts[artifact].format != "onnx":
-            raise BackendError(f"{artifact}: not a vision file; its words are read with --words")
-        return Analyzer(opened, detect=False, vision=OnnxVision(path))
-    return Analyzer(opened, detect=False)
+        return _checkpoint_analyzer(opened, checkpoint), False
+    if artifact is None:
+        return Analyzer(opened, detect=False), False
+    artifacts = opened.manifest.artifacts
+    named = {facts.file: name for name, facts in artifacts.items()}
+    name = named.get(artifact, artifact)
+    path = opened.file(name)
+    if artifacts[name].format == "gguf":
+        return Analyzer(opened, detect=False), True
+    return Analyzer(opened, detect=False, vision=OnnxVision(path)), False
+
+
+def _checkpoint_analyzer(opened: Bundle, path: Path) -> Analyzer:
+    """The float network of a checkpoint, with the checkpoint's own AUs and thresholds."""
+    try:
+        from feallm.model.evaluate.torch_vision import TorchVision
+    except ImportError as error:
+        raise BackendError(
+            "scoring a checkpoint needs torch", hint="pip install 'feallm-edge[train]'"
+        ) from error
+    vision = TorchVision(path)
+    own = {"aus_trained": vision.aus_trained, "thresholds": vision.thresholds}
+    manifest = opened.manifest.model_copy(update=own)
+    return Analyzer(replace(opened, manifest=manifest), detect=False, vision=vision)

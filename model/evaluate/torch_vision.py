@@ -18,7 +18,9 @@ class TorchVision:
     provider = "torch"
 
     def __init__(self, path: Path) -> None:
-        self._network = load(path).vision
+        checkpoint = load(path)
+        self._network = checkpoint.vision
+        self.aus_trained, self.thresholds = checkpoint.aus_trained, checkpoint.thresholds
 
     @torch.no_grad()
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
