@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ def available() -> str | None:
     return None
 
 
+@cache
+def _silence() -> Any:
+    """What llama.cpp logs through. It keeps one pointer for the whole process, so this must live
+    longer than any session."""
+    import llama_cpp.llama_cpp as lib
+
+    return lib.llama_log_callback(lambda *_: None)
+
+
 class LlamaSession:
     """A GGUF model and one sequence."""
 
@@ -41,9 +51,7 @@ class LlamaSession:
         import llama_cpp.llama_cpp as lib
 
         self._lib: Any = lib
-        # The callback must outlive the library's use of it.
-        self._silent = lib.llama_log_callback(lambda *_: None)
-        lib.llama_log_set(self._silent, ctypes.c_void_p(0))
+        lib.llama_log_set(_silence(), ctypes.c_void_p(0))
         lib.llama_backend_init()
         model_parameters = lib.llama_model_default_params()
         model_parameters.n_gpu_layers = 0
@@ -52,6 +60,7 @@ class LlamaSession:
             raise BackendError(f"{path}: llama.cpp cannot load it")
         found = lib.llama_model_n_embd(self._model)
         if found != width:
+            lib.llama_model_free(self._model)
             raise BackendError(f"{path}: embeddings of {found} values instead of {width}")
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = context
@@ -59,6 +68,7 @@ class LlamaSession:
         parameters.no_perf = True
         self._context = lib.llama_init_from_model(self._model, parameters)
         if not self._context:
+            lib.llama_model_free(self._model)
             raise BackendError(f"{path}: llama.cpp cannot open a context of {context} tokens")
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
@@ -86,12 +96,15 @@ class LlamaSession:
 
     def restart(self) -> None:
         """Forget the sequence and begin with the opening token."""
+        if not self._context:
+            raise BackendError("this llama.cpp session is closed")
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
         self._at = 0
         self.feed([self._lib.llama_vocab_bos(self._vocab)])
 
     def feed(self, tokens: list[int], *, every_logit: bool = False) -> None:
         """Append tokens; logits are kept of the last one, or of each."""
+        self._check_room(len(tokens))
         for k, token in enumerate(tokens):
             self._tokens.token[k] = token
         self._decode(self._tokens, len(tokens), every_logit)
@@ -99,16 +112,20 @@ class LlamaSession:
     def see(self, embeddings: NDArray[np.float32]) -> None:
         """Append visual tokens (N, width) as embeddings."""
         rows = np.ascontiguousarray(embeddings, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.width or len(rows) > self.context:
+        if rows.ndim != 2 or rows.shape[1] != self.width:
             raise BackendError(f"expected visual tokens (N, {self.width}), found {rows.shape}")
         if not np.isfinite(rows).all():
             raise BackendError("visual tokens are not finite")
+        self._check_room(len(rows))
         ctypes.memmove(self._embeddings.embd, rows.ctypes.data, rows.nbytes)
         self._decode(self._embeddings, len(rows), False)
 
-    def _decode(self, batch: Any, count: int, every_logit: bool) -> None:
+    def _check_room(self, count: int) -> None:
+        """Before anything is written: the batches are C arrays of `context` places."""
         if self._at + count > self.context:
             raise BackendError(f"more than {self.context} tokens in one answer")
+
+    def _decode(self, batch: Any, count: int, every_logit: bool) -> None:
         batch.n_tokens = count
         for k in range(count):
             batch.pos[k] = self._at + k

@@ -41,7 +41,8 @@ class Speaker:
         self._session.restart()
         self._session.see(tokens)
         self._session.feed(self._question)
-        pieces, first = [], start
+        pieces: list[bytes] = []
+        first = start
         grammar = None if free else self._grammar
         for piece in self._session.generate(self._language.max_new_tokens, grammar):
             if not pieces:

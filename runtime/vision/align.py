@@ -46,7 +46,8 @@ def similarity(source: Points, target: Points) -> Matrix:
 def points_in_box(box: tuple[float, float, float, float], shares: FivePoints) -> Points:
     """Five points for a box x0 y0 x1 y1 without points: at their mean place, `shares` of it."""
     x0, y0, x1, y1 = box
-    return np.array([x0, y0]) + np.array(shares) * np.array([x1 - x0, y1 - y0])
+    points: Points = np.array([x0, y0]) + np.array(shares) * np.array([x1 - x0, y1 - y0])
+    return points
 
 
 def crop_matrix(points: Points, geometry: CropGeometry = CROP) -> Matrix:
@@ -61,7 +62,8 @@ def invert(matrix: Matrix) -> Matrix:
 
 def move(points: Points, matrix: Matrix) -> Points:
     """Points (N, 2) under an affine transform (2, 3)."""
-    return np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    moved: Points = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    return moved
 
 
 def warp(image: Image, matrix: Matrix, geometry: CropGeometry = CROP) -> Image:

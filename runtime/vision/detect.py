@@ -55,7 +55,7 @@ class HaarFinder:
         gray = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         least = max(24, min(gray.shape) // 12)
         boxes = self._cascade.detectMultiScale(gray, 1.1, 4, minSize=(least, least))
-        faces = []
+        faces: list[Face] = []
         for x, y, w, h in sorted(np.reshape(boxes, (-1, 4)).tolist(), key=lambda b: -b[2] * b[3]):
             box = (x / scale, y / scale, (x + w) / scale, (y + h) / scale)
             faces.append(Face(box, None, 1.0, len(faces)))
@@ -85,7 +85,7 @@ class YuNetFinder:
             return []
         self._detector.setInputSize((small.shape[1], small.shape[0]))
         found = self._detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
-        faces = []
+        faces: list[Face] = []
         for row in sorted([] if found is None else found.tolist(), key=lambda r: -r[2] * r[3]):
             x, y, w, h = (value / scale for value in row[:4])
             points = np.array(row[4:14]).reshape(5, 2) / scale

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from feallm.edge.cli import main
 from feallm.model.evaluate import run, sets
 from feallm.runtime.analyze import Analyzer
@@ -66,6 +67,7 @@ def test_words_follow_from_what_is_seen(valid: sets.Labelled) -> None:
 def test_smiles_are_told_from_neutral_faces_in_colour() -> None:
     """London's even ids, test only. A fair share of the smiles is barely there."""
     import cv2
+
     from feallm.runtime.contract.frame import Frame
 
     scores: dict[str, list[float]] = {"neutral": [], "smiling": []}
