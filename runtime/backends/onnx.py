@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ class OnnxVision:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(
+            self._session: Any = ort.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's own types differ between versions
@@ -41,6 +42,8 @@ class OnnxVision:
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for `image` uint8 (N, H, W, 3)."""
+        if self._session is None:
+            raise BackendError("this ONNX Runtime session is closed")
         try:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
@@ -48,5 +51,5 @@ class OnnxVision:
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
-        """Drop the session."""
-        del self._session
+        """Drop the session; a second call does nothing."""
+        self._session = None
