@@ -32,7 +32,7 @@ class Steps:
 
 
 STEPS = {
-    "nano": Steps(6500, 900, 2000),
+    "nano": Steps(6500, 900, 1500),
     "edge": Steps(40000, 8000, 12000),
     "reference": Steps(60000, 12000, 16000),
 }

@@ -19,8 +19,9 @@ from feallm.runtime.contract.aus import AU_INDEX
 class Pattern:
     """AUs that make up one expression."""
 
-    core: tuple[str, ...]  # any of these is evidence by itself
-    support: tuple[str, ...]  # often there too; weaker evidence
+    core: tuple[str, ...]  # any of these speaks for it
+    support: tuple[str, ...]  # often there too, as in other expressions
+    enough: int = 1  # this many of the core make the pattern
     one_sided: bool = False  # the core counts when it is on one side of the face only
 
 
@@ -40,19 +41,21 @@ EXPRESSION_INDEX: dict[str, int] = {name: i for i, name in enumerate(EXPRESSIONS
 PATTERNS: dict[str, Pattern] = {
     "neutral": Pattern((), ()),
     "happiness": Pattern(("AU6", "AU12"), ("AU25",)),
-    "surprise": Pattern(("AU1", "AU2", "AU5", "AU26"), ("AU25",)),
-    "sadness": Pattern(("AU1", "AU4", "AU15"), ("AU17", "AU43")),
-    "anger": Pattern(("AU4", "AU5", "AU7", "AU23"), ("AU10", "AU17", "AU24", "AU25", "AU26")),
+    "surprise": Pattern(("AU1", "AU2", "AU5", "AU26"), ("AU25",), enough=2),
+    "sadness": Pattern(("AU1", "AU4", "AU15"), ("AU17", "AU43"), enough=2),
+    "anger": Pattern(
+        ("AU4", "AU5", "AU7", "AU23"), ("AU10", "AU17", "AU24", "AU25", "AU26"), enough=2
+    ),
     "disgust": Pattern(("AU9", "AU10"), ("AU15", "AU17", "AU25", "AU26")),
-    "fear": Pattern(("AU1", "AU2", "AU4", "AU5", "AU20"), ("AU7", "AU25", "AU26")),
+    "fear": Pattern(("AU1", "AU2", "AU4", "AU5", "AU20"), ("AU7", "AU25", "AU26"), enough=3),
     "contempt": Pattern(("AU12", "AU14"), (), one_sided=True),
 }
 
 
 def speaking_for(
     expression: str, present: Iterable[str], one_sided: Iterable[str] = ()
-) -> tuple[str, ...]:
-    """Those of `present` that belong to the expression's pattern: core first, in FACS order.
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of `present` that belong to the expression's core and to its support, in FACS order.
 
     `one_sided`: AUs seen on one side only. A pattern that asks for one side takes no others.
     """
@@ -61,4 +64,4 @@ def speaking_for(
         found &= set(one_sided)
     core = sorted(found.intersection(pattern.core), key=AU_INDEX.__getitem__)
     support = sorted(found.intersection(pattern.support), key=AU_INDEX.__getitem__)
-    return (*core, *support)
+    return tuple(core), tuple(support)

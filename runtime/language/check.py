@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from feallm.runtime.contract.aus import AU_BY_KEY, AU_KEYS, AUS
-from feallm.runtime.contract.expressions import EXPRESSIONS, speaking_for
+from feallm.runtime.contract.expressions import EXPRESSIONS, PATTERNS, speaking_for
 from feallm.runtime.contract.reading import Reading
 from feallm.runtime.language import wording
 from feallm.runtime.language.wording import DEGREES, NONE, degree
@@ -83,17 +83,17 @@ def _reason_fault(claims: Claims, reading: Reading) -> str | None:
     listed = [key for key, _ in claims.aus]
     sides = {key: reading.aus[key] for key in listed}
     one_sided = [k for k, au in sides.items() if au and wording.one_sided(au.left, au.right)]
-    speaking = speaking_for(claims.expression, listed, one_sided)
-
-    def says(clauses: tuple[str, ...]) -> bool:
-        return any(clause in claims.why for clause in clauses)
-
-    if says(wording.PATTERN_CLAIMS) and not speaking:
-        return f"the model's reason called on a pattern of {claims.expression} that is not there"
-    if says(wording.NO_PATTERN_CLAIMS) and speaking:
-        return f"the model's reason denied the pattern of {claims.expression} that is there"
-    if says(wording.NOTHING_CLAIMS) and listed:
-        return "the model's reason denied the action units that it listed"
+    core, support = speaking_for(claims.expression, listed, one_sided)
+    arguments = (
+        (wording.MAKES_CLAIMS, len(core) >= PATTERNS[claims.expression].enough),
+        (wording.SPEAKS_CLAIMS, bool(core)),
+        (wording.GOES_CLAIMS, bool(core or support)),
+        (wording.NO_PATTERN_CLAIMS, not core and not support),
+        (wording.NOTHING_CLAIMS, not listed),
+    )
+    for clauses, holds in arguments:
+        if not holds and any(clause in claims.why for clause in clauses):
+            return f"the model's reason argued for {claims.expression} by what was not measured"
     return None
 
 

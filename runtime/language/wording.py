@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX, AUS
-from feallm.runtime.contract.expressions import EXPRESSIONS, speaking_for
+from feallm.runtime.contract.expressions import EXPRESSIONS, PATTERNS, speaking_for
 from feallm.runtime.contract.reading import AUReading
 
 DEGREES = ("slight", "clear", "strong")
@@ -77,14 +77,16 @@ def expression_line(expression: str) -> str:
 def why_line(aus: Sequence[Named], expression: str, pick: Pick) -> str:
     """The third line: the expression explained by the AUs that speak for it, or their absence."""
     keys = [au.key for au in aus]
-    speaking = speaking_for(expression, keys, [au.key for au in aus if au.one_sided])
-    others = [key for key in keys if key not in speaking]
     if expression == "neutral":
         return f"Why: {_neutral(keys, pick)}"
-    if not speaking:
+    core, support = speaking_for(expression, keys, [au.key for au in aus if au.one_sided])
+    others = [key for key in keys if key not in core and key not in support]
+    if not core and not support:
         return f"Why: {_unsupported(expression, others, pick)}"
-    reason = _capital(_clauses(speaking))
-    sentence = pick(_FOR).format(reason=reason, expression=expression)
+    makes = len(core) >= PATTERNS[expression].enough
+    options = _MAKES if makes else _SPEAKS if core else _GOES
+    reason = _capital(_clauses((*core, *support)))
+    sentence = pick(options).format(reason=reason, expression=expression)
     if others:
         sentence += " " + pick(_BESIDE).format(others=_capital(_clauses(others)))
     return f"Why: {sentence}"
@@ -101,10 +103,17 @@ def first(wordings: Sequence[str]) -> str:
     return wordings[0]
 
 
-_FOR = (
+_MAKES = (
     "{reason}; this is the pattern called {expression}.",
-    "{reason}, which speaks for {expression}.",
     "{reason}; together this reads as {expression}.",
+)
+_SPEAKS = (
+    "{reason}, which speaks for {expression}.",
+    "{reason}; this points to {expression}.",
+)
+_GOES = (
+    "{reason}, which can go with {expression}; the word rests on the face as a whole.",
+    "{reason}, as can be in {expression}; the word rests on the face as a whole.",
 )
 _BESIDE = (
     "{others} as well, which is not part of that pattern.",
@@ -130,16 +139,19 @@ _UNSUPPORTED_SOME = (
 )
 
 
-PATTERN_CLAIMS = ("this is the pattern called", "which speaks for", "together this reads as")
+MAKES_CLAIMS = ("this is the pattern called", "together this reads as")
+SPEAKS_CLAIMS = ("which speaks for", "this points to")
+GOES_CLAIMS = ("which can go with", "as can be in")
 NOTHING_CLAIMS = ("stands out", "action units is active")
 NO_PATTERN_CLAIMS = ("belongs to the pattern of", "do not show")
-"""Clauses by which `check` knows that a sentence says: these AUs make the pattern; no AU is seen;
-none that is seen makes it. Each stands in a wording above."""
+"""Clauses by which `check` knows what a sentence argues: the AUs make the pattern, speak for it, or
+can go with it; no AU is seen; none that is seen belongs to it. Each stands in a wording above."""
 
 
 def vocabulary() -> frozenset[str]:
     """Every word that an explanation may be made of, in lower case."""
-    groups = (_FOR, _BESIDE, _NEUTRAL_NONE, _NEUTRAL_SOME, _UNSUPPORTED_NONE, _UNSUPPORTED_SOME)
+    groups = (_MAKES, _SPEAKS, _GOES, _BESIDE, _NEUTRAL_NONE, _NEUTRAL_SOME)
+    groups += (_UNSUPPORTED_NONE, _UNSUPPORTED_SOME)
     texts = [re.sub(r"\{\w+\}", "", text) for group in groups for text in group]
     texts += [au.movement for au in AUS] + [*EXPRESSIONS, "and"]
     return frozenset(word for text in texts for word in words(text))
