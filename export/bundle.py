@@ -52,8 +52,11 @@ def build(checkpoint: Checkpoint, source_sha256: str, out: Path) -> Bundle:
     from feallm.export.gguf import export_language
     from feallm.export.onnx import export_vision
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written: {error.strerror or error}") from error
     try:
         export_vision(checkpoint.vision, work / VISION_FILE)
         files = {"vision": (VISION_FILE, "onnx", "fp32")}

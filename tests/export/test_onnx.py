@@ -1,0 +1,84 @@
+"""The ONNX file against torch: same answers for any batch, the opset asked for, no traces."""
+
+import numpy as np
+import pytest
+import torch
+
+from feallm.export.onnx import OPSET, difference
+from feallm.model.checkpoint import load
+from feallm.runtime.backends.base import AU_PROBABILITY, EXPRESSION, IMAGE, TOKENS, VISION_OUTPUTS
+from feallm.runtime.backends.onnx import OnnxVision
+
+
+@pytest.fixture(scope="module")
+def network(exported):
+    return load(exported[0]).vision
+
+
+@pytest.fixture(scope="module")
+def file(exported):
+    return exported[1] / "vision.onnx"
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@torch.no_grad()
+def test_torch_and_onnx_agree(tiny, network, file, count):
+    crops = tiny.crops(count, seed=count)
+    found = OnnxVision(file).run({IMAGE: crops})
+    expected = dict(zip(VISION_OUTPUTS, network(torch.from_numpy(crops)), strict=True))
+    for name in (AU_PROBABILITY, EXPRESSION):
+        np.testing.assert_allclose(found[name], expected[name].numpy(), rtol=0, atol=1e-3)
+    for name in VISION_OUTPUTS:
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], expected[name].numpy(), rtol=0, atol=5e-3)
+
+
+def test_the_difference_is_measured_over_more_than_one_part(tiny, network, file):
+    worst = difference(network, file, tiny.crops(70))
+    assert set(worst) == set(VISION_OUTPUTS)
+    assert worst[AU_PROBABILITY] < 1e-3 and worst[EXPRESSION] < 1e-3
+
+
+def test_another_networks_answers_are_told_apart(tiny, file):
+    worst = difference(tiny.vision(seed=9), file, tiny.crops(4))
+    assert worst[AU_PROBABILITY] > 0.01 and worst[TOKENS] > 0.01
+
+
+def test_the_file_says_what_was_asked_for(file):
+    import onnx
+
+    model = onnx.load(file)
+    assert [
+        (op.domain, op.version) for op in model.opset_import if op.domain in ("", "ai.onnx")
+    ] == [("", OPSET)]
+    assert OPSET == 20
+    (image,) = model.graph.input
+    shape = image.type.tensor_type.shape.dim
+    assert image.name == IMAGE and image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert shape[0].dim_param and [d.dim_value for d in shape[1:]] == [128, 112, 3]
+    assert [output.name for output in model.graph.output] == list(VISION_OUTPUTS)
+
+
+def test_only_operators_that_every_engine_has(file):
+    """No shape computing, no gather by index, no resize (feallm.md 6.4); norms are folded."""
+    import onnx
+
+    used = {node.op_type for node in onnx.load(file).graph.node}
+    assert not used & {
+        "Resize",
+        "GatherND",
+        "ScatterND",
+        "NonZero",
+        "Loop",
+        "If",
+        "BatchNormalization",
+    }
+
+
+def test_no_path_of_this_machine_is_inside(file):
+    import feallm
+
+    data = file.read_bytes()
+    for trace in (b"/home", b"/root", b"/work", b"/tmp", b"site-packages", b".py", b"Traceback"):
+        assert trace not in data, trace
+    assert str(feallm.__file__).encode() not in data

@@ -1,0 +1,101 @@
+"""The eye as a whole: what goes in, and what its outputs promise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from feallm.model.config import SIZES
+from feallm.model.vision import VisionNetwork
+
+
+@pytest.fixture(scope="module")
+def network(tiny):
+    return tiny.vision()
+
+
+@pytest.fixture(scope="module")
+def crops(tiny):
+    return torch.from_numpy(tiny.crops(6))
+
+
+@torch.no_grad()
+def test_gray_and_equal_colours_are_one_picture(network, crops):
+    gray = crops[..., 0]
+    alone = network(gray)
+    colour = network(gray.unsqueeze(-1).expand(-1, -1, -1, 3))
+    for a, b in zip(alone, colour, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_pixels_are_luma_about_mid_gray(network):
+    crop = torch.zeros(1, 128, 112, 3, dtype=torch.uint8)
+    crop[:, :64] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    crop[:, 64:] = 255
+    picture = network.pixels(crop)
+    assert picture.shape == (1, 1, 64, 56)  # shrink is 2
+    torch.testing.assert_close(picture[0, 0, 0, 0], torch.tensor(4 * 0.299 - 2))
+    torch.testing.assert_close(picture[0, 0, -1, -1], torch.tensor(2.0))
+
+
+@torch.no_grad()
+def test_outputs_keep_their_promises(network, crops):
+    probability, intensity, expression, tokens = network(crops)
+    assert probability.shape == (6, 20) and intensity.shape == (6, 20, 2)
+    assert tokens.shape == (6, 17, 256)
+    assert ((probability > 0) & (probability < 1)).all()
+    assert ((intensity >= 0) & (intensity <= 5)).all()
+    torch.testing.assert_close(expression.sum(1), torch.ones(6))
+    assert np.ptp(expression.numpy(), axis=0).max() > 0.05, (
+        "the random network tells no faces apart"
+    )
+
+
+@torch.no_grad()
+def test_intensities_far_outside_are_cut(tiny, crops):
+    network = tiny.vision()
+    network.intensity_head.bias.fill_(100.0)
+    assert network(crops)[1].max() == 5
+    network.intensity_head.bias.fill_(-100.0)
+    assert network(crops)[1].min() == 0
+
+
+@torch.no_grad()
+def test_a_face_does_not_hang_on_its_batch_mates(network, crops):
+    together = network(crops)
+    for k in range(len(crops)):
+        for whole, one in zip(together, network(crops[k : k + 1]), strict=True):
+            torch.testing.assert_close(whole[k : k + 1], one, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_temperature_softens_the_expression_alone(tiny, crops):
+    cool, warm = tiny.vision(), tiny.vision()
+    warm.temperature.fill_(2.5)
+    a, b = cool(crops), warm(crops)
+    assert torch.equal(a[0], b[0]) and torch.equal(a[3], b[3])
+    assert torch.equal(a[2].argmax(1), b[2].argmax(1))
+    assert (b[2].amax(1) < a[2].amax(1)).all()
+
+
+def test_the_expression_loss_does_not_move_the_au_head(network, crops):
+    seen = network.see(crops)
+    seen.expression_logits.square().sum().backward()
+    assert network.au_head.weight.grad is None
+    assert network.expression_head.weight.grad.abs().sum() > 0
+    network.zero_grad()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_size_and_table_builds(name):
+    config = SIZES[name]
+    for vision in (config.vision, replace(config.vision, table="paper16", skip=False)):
+        network = VisionNetwork(vision, config.language.width).eval()
+        with torch.no_grad():
+            assert network(torch.zeros(1, 128, 112, 3, dtype=torch.uint8))[3].shape == (
+                1,
+                17,
+                config.language.width,
+            )
