@@ -51,11 +51,10 @@ def open_bundle(path: Path | None = None) -> Bundle:
 
 def _manifest(root: Path) -> Manifest:
     path = root / MANIFEST
-    if not path.is_file():
-        raise BundleError(f"{root}: not a bundle: no {MANIFEST} in it")
+    data = _bytes(path, absent=f"{root}: not a bundle: no {MANIFEST} in it")
     try:
-        fields = json.loads(path.read_bytes().decode("utf-8"))
-    except (OSError, ValueError) as error:
+        fields = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not readable JSON: {error}") from error
     if not isinstance(fields, dict):
         raise BundleError(f"{path}: expected a JSON object, found {type(fields).__name__}")
@@ -80,13 +79,18 @@ def _manifest(root: Path) -> Manifest:
     return manifest
 
 
-def _check(path: Path, name: str, expected: str, size: int) -> None:
-    if not path.is_file():
-        raise BundleError(f"{path}: artifact {name!r} is missing")
+def _bytes(path: Path, *, absent: str) -> bytes:
+    """What is in a file of the bundle; `absent` says what it means that there is none."""
     try:
-        data = path.read_bytes()
+        if not path.is_file():
+            raise BundleError(absent)
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _check(path: Path, name: str, expected: str, size: int) -> None:
+    data = _bytes(path, absent=f"{path}: artifact {name!r} is missing")
     if len(data) != size:
         raise BundleError(f"{path}: {len(data)} bytes instead of {size}")
     found = hashlib.sha256(data).hexdigest()
