@@ -4,12 +4,13 @@ Needs ../shared/data beside the checkout; skips with a reason where it is not th
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from feallm.edge.cli import main
 from feallm.model.evaluate import run, sets
 from feallm.runtime.analyze import Analyzer
 from feallm.runtime.backends import llama
@@ -40,9 +41,8 @@ def part(data: sets.Labelled, count: int) -> sets.Labelled:
 
 def analyze(*words: object) -> int:
     """Exit code of `feallm analyze`."""
-    with pytest.raises(SystemExit) as end:
-        main(["analyze", *map(str, words)])
-    return int(end.value.code or 0)
+    command = [sys.executable, "-m", "feallm.edge.cli", "analyze", *map(str, words)]
+    return subprocess.run(command, capture_output=True).returncode
 
 
 def rows(folder: Path) -> list[dict]:
