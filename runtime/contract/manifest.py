@@ -39,6 +39,15 @@ class Geometry(Strict):
     points_px: tuple[XY, XY, XY, XY, XY]
     border: Annotated[int, Field(ge=0, le=255)]
 
+    @model_validator(mode="after")
+    def _inside(self) -> Geometry:
+        width, height = self.width_px, self.height_px
+        if not all(0 <= x < width and 0 <= y < height for x, y in self.points_px):
+            raise ValueError("a point lies outside the crop")
+        if len(set(self.points_px)) != len(self.points_px):
+            raise ValueError("two of the points coincide")
+        return self
+
     def crop(self) -> CropGeometry:
         """The same as the type that `vision` computes with."""
         return CropGeometry(self.width_px, self.height_px, self.points_px, self.border)
@@ -74,7 +83,13 @@ class Language(Strict):
     width: Annotated[int, Field(ge=1)]
     question: str
     max_new_tokens: Annotated[int, Field(ge=8, le=1024)]
-    context: Annotated[int, Field(ge=64)]
+    context: Annotated[int, Field(ge=64, le=65536)]
+
+    @model_validator(mode="after")
+    def _room(self) -> Language:
+        if self.visual_tokens + self.max_new_tokens >= self.context:
+            raise ValueError("the context has no room for the visual tokens and an answer")
+        return self
 
 
 class Source(Strict):

@@ -1,0 +1,155 @@
+"""What a manifest may say, and how its digest is made."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from feallm.runtime.contract.aus import AU_KEYS
+from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.geometry import CROP, MEAN_POINTS_CROP
+from feallm.runtime.contract.manifest import Manifest, canonical, digest
+
+LANGUAGE = {
+    "artifact": "words",
+    "visual_tokens": 17,
+    "width": 256,
+    "question": "Why?",
+    "max_new_tokens": 180,
+    "context": 256,
+}
+GGUF = {
+    "file": "language.gguf",
+    "format": "gguf",
+    "precision": "fp16",
+    "sha256": "a" * 64,
+    "size_bytes": 1,
+}
+
+
+@pytest.fixture
+def fields(toy_bundle):
+    return json.loads((toy_bundle / "manifest.json").read_text())
+
+
+def changed(fields, path, value):
+    """The fields with the value at a path like `geometry.border` replaced."""
+    result = copy.deepcopy(fields)
+    *way, last = path.split(".")
+    place = result
+    for name in way:
+        place = place[name]
+    place[last] = value
+    return result
+
+
+def test_a_good_one(fields):
+    manifest = Manifest.model_validate(fields)
+    assert manifest.geometry.crop() == CROP
+    assert manifest.preprocessing.mean_points == MEAN_POINTS_CROP
+    assert manifest.aus == AU_KEYS and manifest.expressions == EXPRESSIONS
+
+
+def test_it_comes_back_from_its_own_json(fields):
+    manifest = Manifest.model_validate(fields)
+    assert json.loads(manifest.model_dump_json()) == fields
+
+
+def test_words(fields):
+    fields["artifacts"]["words"] = GGUF
+    manifest = Manifest.model_validate({**fields, "language": LANGUAGE})
+    assert manifest.language is not None and manifest.language.visual_tokens == 17
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("schema_version", 2, "schema_version"),
+        ("mood", "good", "mood"),
+        ("geometry.depth_px", 3, "depth_px"),
+        ("artifacts.vision.url", "x", "url"),
+        ("training.user", "x", "user"),
+        ("aus", [*AU_KEYS[1:], AU_KEYS[0]], "the AU order"),
+        ("aus", list(AU_KEYS[:-1]), "the AU order"),
+        ("expressions", sorted(EXPRESSIONS), "the order of expressions"),
+        ("aus_trained", ["AU1"], "different AUs"),
+        ("aus_trained", ["AU1", "AU4", "AU6", "AU12", "AU15", "AU25", "AU99"], "AU99"),
+        ("thresholds", {}, "different AUs"),
+        ("thresholds.AU12", 1.5, "AU12"),
+        ("thresholds.AU12", -0.1, "AU12"),
+        ("thresholds.AU12", math.nan, "AU12"),
+        ("thresholds.AU12", None, "AU12"),
+        ("vision", "sight", "no artifact named sight"),
+        ("language", LANGUAGE, "no artifact named words"),
+        ("digest", "0" * 63, "digest"),
+        ("digest", "Z" * 64, "digest"),
+        ("artifacts.vision.sha256", "a" * 64 + "\n", "sha256"),
+        ("artifacts.vision.size_bytes", 0, "size_bytes"),
+        ("artifacts.vision.format", "pickle", "format"),
+        ("artifacts.vision.file", "manifest.json", "share a file"),
+        ("artifacts.other", {**GGUF, "file": "vision.onnx"}, "share a file"),
+        ("geometry.width_px", 0, "width_px"),
+        ("geometry.width_px", 100_000, "width_px"),
+        ("geometry.border", 256, "border"),
+        ("geometry.points_px", [[1, 2]] * 4, "points_px"),
+        ("geometry.points_px", [[50, 60]] * 5, "coincide"),
+        ("geometry.points_px", [[-1, 2], [9, 9], [5, 6], [7, 8], [9, 10]], "outside"),
+        ("geometry.points_px", [[1, math.nan], [9, 9], [5, 6], [7, 8], [9, 10]], "outside"),
+        ("preprocessing.colour", "BGR", "colour"),
+        ("preprocessing.dtype", "float32", "dtype"),
+    ],
+)
+def test_what_it_may_not_say(fields, path, value, words):
+    with pytest.raises(ValidationError) as caught:
+        Manifest.model_validate(changed(fields, path, value))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", ".hidden", "a b", "x\n", "C:x", "é"],
+)
+def test_a_file_name_is_no_path(fields, name):
+    with pytest.raises(ValidationError, match="artifacts.vision.file"):
+        Manifest.model_validate(changed(fields, "artifacts.vision.file", name))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("visual_tokens", 0),
+        ("visual_tokens", 100_000),
+        ("width", 0),
+        ("max_new_tokens", 240),  # no room beside the visual tokens
+        ("context", 63),
+        ("context", 10**12),
+    ],
+)
+def test_a_language_part_that_cannot_be(fields, name, value):
+    fields["artifacts"]["words"] = GGUF
+    with pytest.raises(ValidationError, match="language"):
+        Manifest.model_validate({**fields, "language": {**LANGUAGE, name: value}})
+
+
+@pytest.mark.parametrize("name", sorted(Manifest.model_fields))
+def test_every_field_is_required(fields, name):
+    del fields[name]
+    with pytest.raises(ValidationError, match=name):
+        Manifest.model_validate(fields)
+
+
+def test_the_digest_is_the_hash_of_the_other_fields():
+    text = '{"a":1,"b":"ü"}'
+    assert canonical({"b": "ü", "a": 1}) == text.encode()
+    expected = hashlib.sha256(text.encode()).hexdigest()
+    assert digest({"b": "ü", "digest": "anything", "a": 1}) == expected
+
+
+def test_no_digest_of_numbers_that_json_does_not_know():
+    with pytest.raises(ValueError, match="JSON"):
+        digest({"a": math.nan})
