@@ -24,7 +24,7 @@ from feallm.runtime.capture.whole import (
     picture_cut,
     video_cut,
 )
-from feallm.runtime.contract.errors import InputError, LimitError, UsageError
+from feallm.runtime.contract.errors import InputError, LimitError
 from feallm.runtime.contract.frame import Frame, Image
 
 PICTURES = frozenset(
@@ -60,7 +60,7 @@ def scan(path: Path) -> Scan:
     """The sources under `path`: itself, or every picture and video in a folder and its folders.
 
     Hidden files are left out. A file that is named outright is a source whatever its suffix.
-    Raises InputError for a path that does not exist, UsageError for a folder without sources.
+    Raises InputError for a path that does not exist, and for a folder without sources.
     """
     name = _printable(path)
     if not path.is_dir():
@@ -84,7 +84,7 @@ def scan(path: Path) -> Scan:
         if errors:
             raise errors[0]
         holds = f"it holds {len(left_out)} other files: {' '.join(sorted(set(left_out)))}"
-        raise UsageError(
+        raise InputError(
             f"{name}: no picture or video in this folder", hint=holds if left_out else "it is empty"
         )
     return Scan(tuple(sorted(sources, key=lambda s: s.path.parts)), tuple(left_out), tuple(errors))

@@ -36,13 +36,13 @@ class FeallmError(Exception):
 
 
 class UsageError(FeallmError):
-    """The call itself is wrong: an option that does not fit, a folder without pictures."""
+    """The call itself is wrong: an option that does not fit, a folder that holds other rows."""
 
     exit_code: ClassVar[int] = 2
 
 
 class InputError(FeallmError):
-    """A picture, video or data file cannot be read, or holds something else than it should."""
+    """An input cannot be read, or does not hold what it should: a folder without pictures."""
 
     exit_code: ClassVar[int] = 3
 

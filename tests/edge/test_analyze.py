@@ -171,7 +171,7 @@ def test_what_cannot_be_read_at_all(feallm, fake, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("x")
     code, _, err = feallm("analyze", tmp_path / "folder")
-    assert code == 2 and ".txt" in err and err.count("\n") == 1
+    assert code == 3 and ".txt" in err and err.count("\n") == 1
     assert os.listdir(".") == []
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from feallm.runtime.capture.source import Source, expected_frames, frames, kind, read_picture, scan
 from feallm.runtime.capture.whole import picture_cut
-from feallm.runtime.contract.errors import InputError, UsageError
+from feallm.runtime.contract.errors import InputError
 
 MP4 = runpy.run_path(str(Path(__file__).parents[2] / "mp4.py"))
 CLIPS = Path(__file__).parents[3] / ".." / "shared" / "data" / "clips"
@@ -167,7 +167,7 @@ def test_a_folder_is_sorted_and_deep(tmp_path):
 
 
 def test_a_folder_without_pictures(tmp_path):
-    with pytest.raises(UsageError, match="no picture or video"):
+    with pytest.raises(InputError, match="no picture or video"):
         scan(tmp_path)
 
 
