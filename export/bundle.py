@@ -118,6 +118,7 @@ def _fields(
         "regions": [region.name for region in config.vision.regions],
         "aus": list(AU_KEYS),
         "aus_trained": list(checkpoint.aus_trained),
+        "aus_sided": list(checkpoint.aus_sided),
         "expressions": list(EXPRESSIONS),
         "thresholds": checkpoint.thresholds,
         "intensity_calibrated": False,

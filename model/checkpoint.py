@@ -31,6 +31,7 @@ class Checkpoint:
     language: LanguageModel | None = None
     tokenizer: str | None = None  # JSON of `tokenizers`
     aus_trained: tuple[str, ...] = ()
+    aus_sided: tuple[str, ...] = ()  # with labels of each side apart
     thresholds: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -63,6 +64,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     facts = {
         "config": checkpoint.config.to_dict(),
         "aus_trained": list(checkpoint.aus_trained),
+        "aus_sided": list(checkpoint.aus_sided),
         "thresholds": checkpoint.thresholds,
         "training": checkpoint.training,
     }
@@ -112,6 +114,7 @@ def load(path: Path) -> Checkpoint:
         language,
         tokenizer.read_text() if tokenizer.is_file() else None,
         tuple(facts["aus_trained"]),
+        tuple(facts["aus_sided"]),
         facts["thresholds"],
         facts["training"],
     )

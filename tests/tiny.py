@@ -78,7 +78,7 @@ def checkpoint(folder: Path) -> Path:
     thresholds = {key: 0.5 for key in TRAINED}
     facts = {"command": "feallm train", "seed": 3, "sources": []}
     made = checkpoints.Checkpoint(
-        CONFIG, vision(), language(), tokenizer_json(), TRAINED, thresholds, facts
+        CONFIG, vision(), language(), tokenizer_json(), TRAINED, TRAINED[:1], thresholds, facts
     )
     path = folder / "nano.safetensors"
     checkpoints.save(made, path)

@@ -23,7 +23,7 @@ import numpy as np
 
 from feallm.runtime.backends import base
 from feallm.runtime.contract import manifest
-from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS, N_AUS
+from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX, AU_KEYS, N_AUS
 from feallm.runtime.contract.expressions import EXPRESSION_INDEX, EXPRESSIONS, N_EXPRESSIONS
 from feallm.runtime.contract.geometry import CROP
 from feallm.runtime.contract.regions import REGION_NAMES
@@ -136,6 +136,7 @@ def write_manifest(
             "regions": REGION_NAMES,
             "aus": AU_KEYS,
             "aus_trained": list(THRESHOLDS),
+            "aus_sided": [key for key in THRESHOLDS if AU_BY_KEY[key].sided],
             "expressions": EXPRESSIONS,
             "thresholds": THRESHOLDS,
             "intensity_calibrated": False,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.model.data import archive
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
 
@@ -54,18 +54,13 @@ def soft_labels(votes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def read(path: Path) -> FerSplit:
     """A split as the shared data folder holds it (`images`, `offsets`, `votes`, `dup_group`)."""
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-        images, offsets = arrays["images"], arrays["offsets"]
-        votes, group = arrays["votes"], arrays["dup_group"]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"{path}: not a FER+ pack: {error}") from error
-    pictures = np.empty((len(offsets) - 1, SIDE_PX, SIDE_PX), np.uint8)
-    for i in range(len(pictures)):
-        picture = cv2.imdecode(images[offsets[i] : offsets[i + 1]], cv2.IMREAD_GRAYSCALE)
-        if picture is None or picture.shape != (SIDE_PX, SIDE_PX):
-            raise InputError(f"{path}: picture {i} is not one of {SIDE_PX} x {SIDE_PX} pixels")
+    arrays = archive.read(path, "images", "offsets", "votes", "dup_group")
+    votes, group = arrays["votes"], arrays["dup_group"]
+    pictures = np.empty((len(arrays["offsets"]) - 1, SIDE_PX, SIDE_PX), np.uint8)
+    for i, data in enumerate(archive.encoded(path, arrays)):
+        picture = archive.picture(path, i, data, cv2.IMREAD_GRAYSCALE)
+        if picture.shape != (SIDE_PX, SIDE_PX):
+            raise InputError(f"{path}: picture {i} is {picture.shape}, expected 48 x 48 pixels")
         pictures[i] = picture
     near = arrays.get("near_eval", np.zeros(len(pictures), np.uint8))
     return FerSplit(pictures, votes.astype(np.float32), group.astype(np.int64), near == 0)

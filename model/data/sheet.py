@@ -9,6 +9,7 @@ import numpy as np
 
 from feallm.model.data.pack import Faces
 from feallm.runtime.contract.aus import AU_INDEX
+from feallm.runtime.contract.errors import UsageError
 from feallm.runtime.vision.align import Image, crop_matrix, warp
 
 EDGES = (-np.inf, 0.0, 0.5, 0.8, 1.2, 1.6, 2.2, 3.0, 4.0, np.inf)
@@ -23,7 +24,11 @@ def scale_sheet(faces: Faces, key: str, *, seed: int, columns: int = 16) -> Imag
     for low, high in zip(EDGES[:-1], EDGES[1:], strict=True):
         inside = np.flatnonzero((values >= low) & (values < high))
         chosen = rng.permutation(inside)[:columns]
-        crops = [warp(faces.pictures[i], crop_matrix(faces.points5[i])) for i in chosen]
+        crops = []
+        for i in chosen:
+            points = faces.points5[i]
+            known = np.isfinite(points).all()
+            crops.append(warp(faces.pictures[i], crop_matrix(points if known else faces.mean5[i])))
         crops += [np.zeros((128, 112), np.uint8)] * (columns - len(crops))
         row = np.hstack([cv2.resize(crop, (84, 96)) for crop in crops])
         label = f"{key} {low:.1f}..{high:.1f} ({len(inside)})"
@@ -39,4 +44,9 @@ def _strip(width: int, text: str) -> Image:
 
 def write_sheet(path: Path, sheet: Image) -> None:
     """A PNG or JPEG, by the name's ending."""
-    cv2.imwrite(str(path), sheet)
+    try:
+        written = cv2.imwrite(str(path), sheet)
+    except cv2.error as error:  # an ending that OpenCV does not know
+        raise UsageError(f"{path}: cannot be written: {error.err}") from error
+    if not written:
+        raise UsageError(f"{path}: cannot be written")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.model.data import ferplus, pseudo
-from feallm.model.data.pack import Origin, Rows, encoded, sha256
+from feallm.model.data import archive, ferplus, pseudo
+from feallm.model.data.pack import Origin, Rows, sha256
 from feallm.runtime.contract.aus import N_AUS
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import EXPRESSION_INDEX, N_EXPRESSIONS
@@ -31,8 +30,7 @@ def fer_train(data: Path) -> Rows:
     marks = pseudo.read(data / "fer" / "mediapipe_train.npz")
     soft = ferplus.soft_labels(split.votes)
     rows = np.flatnonzero(split.usable & (soft.sum(1) > 0))
-    with np.load(path) as file:
-        images = list(encoded(file["images"], file["offsets"]))
+    images = archive.encoded(path, archive.read(path, "images", "offsets"))
     side = float(ferplus.SIDE_PX)
     mean = points_in_box((0, 0, side, side), MEAN_POINTS_CROP)
     licence = "FER2013 pictures: research use, licence unknown; FER+ votes: MIT"
@@ -56,14 +54,13 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
     """
     path = data / "lfw" / f"{name}.npz"
     table = data / "lfw" / f"{name.replace('lfw', 'attributes')}.csv"
+    arrays = archive.read(path, "images", "offsets", "test")
+    images, test = archive.encoded(path, arrays), arrays["test"]
     try:
-        with np.load(path) as file:
-            images = list(encoded(file["images"], file["offsets"]))
-            test = file["test"]
         with table.open(newline="") as text:
             people = list(csv.DictReader(text))
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
-        raise InputError(f"{path}: not an LFW pack: {error}") from error
+    except OSError as error:
+        raise InputError(f"{table}: cannot be read: {error.strerror}") from error
     teacher = data / "detector" / "face_detection_yunet_2023mar.onnx"
     if not teacher.is_file():
         raise InputError(f"{teacher}: no such detector file")
@@ -74,9 +71,7 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
     for i, person in enumerate(people):
         if test[i] or person["expression"] not in LFW_WORDS:
             continue
-        picture = cv2.imdecode(np.frombuffer(images[i], np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise InputError(f"{path}: picture {i} cannot be decoded")
+        picture = archive.picture(path, i, images[i], cv2.IMREAD_COLOR)
         found = detector.detect(picture)[1]
         if found is None:
             continue

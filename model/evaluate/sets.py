@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.model.data import ferplus
-from feallm.model.data.pack import encoded
+from feallm.model.data import archive, ferplus
 from feallm.runtime.contract.aus import N_AUS
 from feallm.runtime.contract.errors import InputError
+from feallm.runtime.contract.expressions import N_EXPRESSIONS
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, CropGeometry
 from feallm.runtime.vision.align import align, points_in_box
 
@@ -22,6 +23,7 @@ from feallm.runtime.vision.align import align, points_in_box
 class Labelled:
     """One split. N faces."""
 
+    path: Path  # for messages
     images: list[bytes]
     expression: NDArray[np.int64] | None  # (N,) 0–7, or -1 where left out
     au: NDArray[np.float64] | None  # (N, 20) intensity, or 0 and 1; NaN = not known
@@ -41,23 +43,18 @@ class Labelled:
 def read(data: Path, name: str) -> Labelled:
     """`data` is the file itself, or a folder that holds NAME.npz."""
     path = data / f"{name}.npz" if data.is_dir() else data
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        images = list(encoded(arrays["images"], arrays["offsets"]))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path}: not a data file: {error}") from error
+    arrays = archive.read(path, "images", "offsets")
+    images = archive.encoded(path, arrays)
     count = len(images)
     expression = None
     if "votes" in arrays:
         votes = _shaped(path, "votes", arrays["votes"], (count, 10))
         expression = ferplus.classes(votes.astype(np.float32))
     elif "expression" in arrays:
-        expression = _shaped(path, "expression", arrays["expression"], (count,)).astype(np.int64)
-        if len(expression) and (expression.max() > 7 or expression.min() < -1):
+        given = _shaped(path, "expression", arrays["expression"], (count,))
+        if not np.isin(given, np.arange(-1, N_EXPRESSIONS)).all():
             raise InputError(f"{path}: expression must be 0–7, or -1 for none")
+        expression = given.astype(np.int64)
     au = points5 = None
     if "au" in arrays:
         au = _shaped(path, "au", arrays["au"], (count, N_AUS)).astype(np.float64)
@@ -65,12 +62,12 @@ def read(data: Path, name: str) -> Labelled:
         points5 = _shaped(path, "points5", arrays["points5"], (count, 5, 2)).astype(np.float64)
     if expression is None and au is None:
         raise InputError(f"{path}: neither votes, expression nor au in it")
-    return Labelled(images, expression, au, points5)
+    return Labelled(path, images, expression, au, points5)
 
 
-def _shaped(
-    path: Path, name: str, array: NDArray[np.generic], shape: tuple[int, ...]
-) -> NDArray[np.generic]:
+def _shaped(path: Path, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: {name} holds {array.dtype}, expected numbers")
     if array.shape != shape:
         raise InputError(f"{path}: {name} is {array.shape}, expected {shape}")
     return array
@@ -84,13 +81,14 @@ def crops(
     for k in range(0, len(rows), size):
         part = []
         for i in rows[k : k + size]:
-            picture = cv2.imdecode(np.frombuffer(data.images[i], np.uint8), cv2.IMREAD_COLOR)
-            if picture is None:
-                raise InputError(f"picture {i} of the data file cannot be decoded")
+            picture = archive.picture(data.path, int(i), data.images[i], cv2.IMREAD_COLOR)
             image = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
             height, width = image.shape[:2]
             points = points_in_box((0, 0, width, height), MEAN_POINTS_CROP)
             if data.points5 is not None and np.isfinite(data.points5[i]).all():
                 points = data.points5[i]
-            part.append(align(image, points, geometry)[0])
+            try:
+                part.append(align(image, points, geometry)[0])
+            except ValueError as error:
+                raise InputError(f"{data.path}: points5 of picture {i}: {error}") from error
         yield np.stack(part)

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -109,7 +110,19 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
         "sources": [asdict(origin) for origin in faces.origins],
     }
     path = job.out / f"{job.size}.safetensors"
-    save(Checkpoint(config, vision, language, tokenizer.to_str(), trained, thresholds, facts), path)
+    save(
+        Checkpoint(
+            config,
+            vision,
+            language,
+            tokenizer.to_str(),
+            trained,
+            sided_aus(faces),
+            thresholds,
+            facts,
+        ),
+        path,
+    )
     return path
 
 
@@ -117,6 +130,12 @@ def labelled_aus(faces: Faces) -> tuple[str, ...]:
     """AUs that at least one face of the pack has a label for."""
     known = ~torch.from_numpy(faces.au_sides).isnan().all(2).all(0)
     return tuple(key for key, there in zip(AU_KEYS, known.tolist(), strict=True) if there)
+
+
+def sided_aus(faces: Faces) -> tuple[str, ...]:
+    """AUs whose labels tell left from right: those whose two sides differ on some face."""
+    gap = np.nan_to_num(np.abs(faces.au_sides[..., 0] - faces.au_sides[..., 1]))
+    return tuple(key for key, there in zip(AU_KEYS, (gap > 0.05).any(0), strict=True) if there)
 
 
 def _tokenizer(config: Config, faces: Faces, trained: tuple[str, ...], job: Job) -> Tokenizer:

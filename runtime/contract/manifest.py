@@ -124,6 +124,7 @@ class Manifest(Strict):
     regions: tuple[str, ...]
     aus: tuple[str, ...]
     aus_trained: tuple[str, ...]
+    aus_sided: tuple[str, ...]  # trained with labels of each side apart
     expressions: tuple[str, ...]
     thresholds: dict[str, Share]
     intensity_calibrated: bool
@@ -151,6 +152,8 @@ class Manifest(Strict):
     def _whole(self) -> Manifest:
         if unknown := set(self.aus_trained) - set(AU_INDEX):
             raise ValueError(f"unknown AUs in aus_trained: {sorted(unknown)}")
+        if untrained := set(self.aus_sided) - set(self.aus_trained):
+            raise ValueError(f"aus_sided names AUs that were not trained: {sorted(untrained)}")
         if set(self.thresholds) != set(self.aus_trained):
             raise ValueError("thresholds and aus_trained name different AUs")
         wanted = [self.vision, *([self.language.artifact] if self.language else [])]

@@ -45,9 +45,9 @@ def parse(text: str) -> Claims | None:
 def spoken(why: str) -> set[str]:
     """AUs that a sentence speaks of: by number, by FACS name, or by their movement in words."""
     words = why.lower()
-    found = {key for key in re.findall(r"AU\d+", why)}
+    found = {f"AU{number}" for number in re.findall(r"au ?(\d+)", words)}
     for au in AUS:
-        if au.movement in words or f"{au.name} (" in words:
+        if au.movement in words or au.name in words:
             found.add(au.key)
     return found
 
@@ -64,12 +64,14 @@ def fault(text: str, reading: Reading) -> str | None:
     for key in (*listed, *sorted(spoken(claims.why))):
         if key not in present:
             return f"the model named {key}, which was not measured present"
+    if present and not listed:
+        return f"the model saw none, yet {reading.present[0]} was measured"
     if len(set(listed)) != len(listed) or listed != [k for k in AU_KEYS if k in listed]:
         return "the model listed action units twice or out of order"
     if extra := spoken(claims.why) - set(listed):
         return f"the model's reason named {sorted(extra)[0]}, which its list does not"
     for word in EXPRESSIONS:
-        if word != claims.expression and re.search(rf"\b{word}\b", claims.why):
+        if word != claims.expression and re.search(rf"\b{word}\b", claims.why, re.I):
             return f"the model's reason spoke of {word}"
     return _reason_fault(claims, reading) or _degree_fault(claims, reading)
 
@@ -91,8 +93,9 @@ def _reason_fault(claims: Claims, reading: Reading) -> str | None:
         (wording.NO_PATTERN_CLAIMS, not core and not support),
         (wording.NOTHING_CLAIMS, not listed),
     )
+    why = claims.why.lower()
     for clauses, holds in arguments:
-        if not holds and any(clause in claims.why for clause in clauses):
+        if not holds and any(clause in why for clause in clauses):
             return f"the model's reason argued for {claims.expression} by what was not measured"
     return None
 

@@ -143,7 +143,7 @@ MAKES_CLAIMS = ("this is the pattern called", "together this reads as")
 SPEAKS_CLAIMS = ("which speaks for", "this points to")
 GOES_CLAIMS = ("which can go with", "as can be in")
 NOTHING_CLAIMS = ("stands out", "action units is active")
-NO_PATTERN_CLAIMS = ("belongs to the pattern of", "do not show")
+NO_PATTERN_CLAIMS = ("belongs to the pattern of", "not part of the pattern of", "do not show")
 """Clauses by which `check` knows what a sentence argues: the AUs make the pattern, speak for it, or
 can go with it; no AU is seen; none that is seen belongs to it. Each stands in a wording above."""
 
@@ -158,8 +158,8 @@ def vocabulary() -> frozenset[str]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, without numbers and marks."""
-    return re.findall(r"[a-z]+", re.sub(r"\bAU\d+\b", " ", text).lower())
+    """The words of a text in lower case, bare numbers too; without keys like AU12, and marks."""
+    return re.findall(r"\w+", re.sub(r"\bAU\d+\b", " ", text).lower())
 
 
 def _neutral(keys: Sequence[str], pick: Pick) -> str:

@@ -35,7 +35,7 @@ def reading(outputs: Outputs, row: int, face: Face, manifest: Manifest) -> Readi
     """The reading of one face, from row `row` of the outputs."""
     probability = outputs[AU_PROBABILITY][row].tolist()
     sides = outputs[AU_INTENSITY][row].clip(0, INTENSITY_MAX).tolist()
-    trained = set(manifest.aus_trained)
+    trained, sided = set(manifest.aus_trained), set(manifest.aus_sided)
     aus: dict[str, AUReading | None] = {}
     for au, share, (left, right) in zip(AUS, probability, sides, strict=True):
         aus[au.key] = None
@@ -45,8 +45,8 @@ def reading(outputs: Outputs, row: int, face: Face, manifest: Manifest) -> Readi
                 max(left, right),
                 share >= manifest.thresholds[au.key],
                 share,
-                left if au.sided else None,
-                right if au.sided else None,
+                left if au.key in sided else None,
+                right if au.key in sided else None,
             )
     scores = dict(zip(EXPRESSIONS, outputs[EXPRESSION][row].tolist(), strict=True))
     return Reading(face.track, face.box, face.score, aus, ExpressionReading(scores))
