@@ -152,10 +152,10 @@ class Manifest(Strict):
     def _whole(self) -> Manifest:
         if unknown := set(self.aus_trained) - set(AU_INDEX):
             raise ValueError(f"unknown AUs in aus_trained: {sorted(unknown)}")
-        if untrained := set(self.aus_sided) - set(self.aus_trained):
-            raise ValueError(f"aus_sided names AUs that were not trained: {sorted(untrained)}")
         if set(self.thresholds) != set(self.aus_trained):
             raise ValueError("thresholds and aus_trained name different AUs")
+        if untrained := set(self.aus_sided) - set(self.aus_trained):
+            raise ValueError(f"aus_sided names AUs that were not trained: {sorted(untrained)}")
         wanted = [self.vision, *([self.language.artifact] if self.language else [])]
         if missing := [name for name in wanted if name not in self.artifacts]:
             raise ValueError(f"no artifact named {', '.join(missing)}")

@@ -69,7 +69,7 @@ FALSE = {
     "another name": (SMILE.replace("cheek raiser", "lid tightener"), "form"),
     "another degree": (SMILE.replace("(strong)", "(huge)"), "form"),
     "no degree": (SMILE.replace(" (strong)", ""), "form"),
-    "another expression's name": (SMILE.replace("Expression: happiness", "Expression: joy"), "form"),
+    "another expression's name": (SMILE.replace("n: happiness", "n: joy"), "form"),
     "lines in another order": ("\n".join(reversed(SMILE.split("\n"))), "form"),
     "no reason": (SMILE.split("\nWhy")[0], "form"),
     "cut in its list": (SMILE[:60], "form"),
