@@ -89,9 +89,11 @@ def load(path: Path) -> Checkpoint:
         facts = json.loads(path.with_suffix(".json").read_text())
         tensors = load_file(path)
         config = Config.from_dict(facts["config"])
+        aus = (tuple(facts["aus_trained"]), tuple(facts["aus_sided"]))
+        known = (*aus, dict(facts["thresholds"]), dict(facts["training"]))
+        vision = VisionNetwork(config.vision, config.language.width)
     except Exception as error:  # safetensors raises its own type, not exported by name
         raise InputError(f"{path}: not a readable checkpoint: {error}") from error
-    vision = VisionNetwork(config.vision, config.language.width)
     language = None
     expected = {f"vision.{name}": value for name, value in vision.state_dict().items()}
     if any(name.startswith("language.") for name in tensors):
@@ -113,10 +115,7 @@ def load(path: Path) -> Checkpoint:
         vision,
         language,
         tokenizer.read_text() if tokenizer.is_file() else None,
-        tuple(facts["aus_trained"]),
-        tuple(facts["aus_sided"]),
-        facts["thresholds"],
-        facts["training"],
+        *known,
     )
 
 

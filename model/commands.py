@@ -141,11 +141,12 @@ def _write(path: Path, text: str) -> None:
 def _show(figures: dict[str, Any]) -> None:
     typer.echo(f"{figures['split']}: {figures['n']} faces, {figures['artifact']}")
     if expression := figures.get("expression"):
-        low, high = expression["accuracy_95"]
-        typer.echo(
-            f"expression  accuracy {expression['accuracy']:.4f} (95 % {low:.4f}–{high:.4f})"
-            f"  macro F1 {expression['macro_f1']:.4f}"
-        )
+        if expression["n"]:
+            low, high = expression["accuracy_95"]
+            typer.echo(
+                f"expression  accuracy {expression['accuracy']:.4f} (95 % {low:.4f}–{high:.4f})"
+                f"  macro F1 {expression['macro_f1']:.4f}"
+            )
         for word, line in expression["classes"].items():
             f1 = "–" if line["f1"] is None else f"{line['f1']:.3f}"
             typer.echo(f"  {word:10} n {line['n']:5}  F1 {f1}")

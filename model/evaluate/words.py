@@ -37,14 +37,14 @@ def score(
     for i in rows.tolist():
         text = say(tokens[i])
         claims = check.parse(text)
-        unparsed += claims is None
-        right += claims is not None and EXPRESSIONS.index(claims.expression) == truth[i]
+        unparsed += int(claims is None)
+        right += _says(claims, truth[i])
         if (fault := check.fault(text, readings[i])) is not None:
             replaced += 1
             kind = _kind(fault)
             faults[kind] = faults.get(kind, 0) + 1
         strange = check.parse(say(tokens[swapped_with[i]]))
-        swapped += strange is not None and EXPRESSIONS.index(strange.expression) == truth[i]
+        swapped += _says(strange, truth[i])
         step()
     count = max(len(rows), 1)
     return {
@@ -55,6 +55,11 @@ def score(
         "replaced_by": {kind: number / count for kind, number in sorted(faults.items())},
         "accuracy_swapped_tokens": swapped / count,
     }
+
+
+def _says(claims: check.Claims | None, truth: int) -> int:
+    """1 where the text names the true class."""
+    return int(claims is not None and EXPRESSIONS.index(claims.expression) == truth)
 
 
 def _kind(fault: str) -> str:

@@ -150,8 +150,8 @@ can go with it; no AU is seen; none that is seen belongs to it. Each stands in a
 
 def vocabulary() -> frozenset[str]:
     """Every word that an explanation may be made of, in lower case."""
-    wordings = (*_MAKES, *_SPEAKS, *_GOES, *_BESIDE, *_NEUTRAL_NONE, *_NEUTRAL_SOME)
-    wordings = (*wordings, *_UNSUPPORTED_NONE, *_UNSUPPORTED_SOME)
+    wordings = [*_MAKES, *_SPEAKS, *_GOES, *_BESIDE, *_NEUTRAL_NONE, *_NEUTRAL_SOME]
+    wordings += [*_UNSUPPORTED_NONE, *_UNSUPPORTED_SOME]
     texts = [re.sub(r"\{\w+\}", "", text) for text in wordings]
     texts += [au.movement for au in AUS] + [*EXPRESSIONS, "and"]
     return frozenset(word for text in texts for word in words(text))
