@@ -1,0 +1,158 @@
+"""The eyes' stage: its losses, resuming bit for bit, thresholds and temperature."""
+
+import numpy as np
+import pytest
+import torch
+
+from feallm.model.train import vision as eyes
+from feallm.model.train.batches import Batch
+from feallm.model.train.run import Plan
+from feallm.model.vision import Seen
+from feallm.runtime.contract.aus import AU_INDEX
+
+RECIPE = eyes.VisionRecipe(batch=4)
+
+
+class Stopped(Exception):
+    """As Ctrl-C would, but for the tests alone."""
+
+
+def stop_after(monkeypatch, step):
+    """The training stops when it reaches this step."""
+    draw = eyes.Crops.draw
+
+    def stopping(self, seed, at, *words):
+        if at == step:
+            raise Stopped
+        return draw(self, seed, at, *words)
+
+    monkeypatch.setattr(eyes.Crops, "draw", stopping)
+
+
+def test_resuming_is_bit_equal(tiny, faces, tmp_path, monkeypatch):
+    plan = Plan(6, 2e-3, 2, 1, save_every=3, log_every=2)
+    straight, thresholds = eyes.train(tiny.CONFIG, faces, tmp_path / "a", plan, RECIPE)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_after(patch, 4)
+        eyes.train(tiny.CONFIG, faces, tmp_path / "b", plan, RECIPE)
+    resumed, again = eyes.train(tiny.CONFIG, faces, tmp_path / "b", plan, RECIPE)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert thresholds == again and set(thresholds) == set(tiny.TRAINED)
+    assert not straight.training
+
+
+def test_the_log_and_the_held_out_accuracy(tiny, faces, tmp_path, log_lines):
+    plan = Plan(4, 2e-3, 2, 1, save_every=2, log_every=2)
+    eyes.train(tiny.CONFIG, faces, tmp_path, plan, RECIPE)
+    lines = log_lines(tmp_path)
+    losses = [line for line in lines if "expression" in line]
+    assert [line["step"] for line in losses] == [2, 4]
+    assert all({"stage", "presence", "intensity", "rate"} <= set(line) for line in losses)
+    held = [line for line in lines if "held_accuracy_mean" in line]
+    assert [line["step"] for line in held] == [2, 4]
+    assert all(0 <= line["held_accuracy_points"] <= 1 for line in held)
+
+
+def test_training_lowers_the_loss(tiny, faces, tmp_path, log_lines):
+    plan = Plan(60, 5e-3, 5, 0, save_every=100, log_every=10)
+    eyes.train(tiny.CONFIG, faces, tmp_path, plan, eyes.VisionRecipe(batch=16))
+    lines = log_lines(tmp_path)
+    totals = [x["expression"] + x["presence"] for x in lines if "expression" in x]
+    assert totals[-1] < totals[0] - 0.1
+
+
+def seen(au, intensity, expression):
+    nothing = torch.zeros(len(au), 1, 1)
+    return Seen(au, intensity, expression, nothing, nothing)
+
+
+def test_losses_against_a_plain_computation(faces):
+    rng = np.random.default_rng(0)
+    au, expression = rng.normal(0, 2, (5, 20)), rng.normal(0, 2, (5, 8))
+    intensity, target = rng.normal(2, 3, (5, 20, 2)), rng.uniform(-1, 5, (5, 20, 2))
+    target[0] = target[1:3, 4:] = np.nan
+    soft = rng.dirichlet(np.ones(8), 5)
+    soft[2] = 0  # not known
+    batch = Batch(torch.zeros(5), *(torch.tensor(a) for a in (soft, target)))
+    found = eyes.losses(seen(*(torch.tensor(a) for a in (au, intensity, expression))), batch)
+
+    presence, distance, cross = [], [], []
+    for n in range(5):
+        share = np.exp(expression[n]) / np.exp(expression[n]).sum()
+        cross.append(-(soft[n] * np.log(share)).sum())
+        for k in range(20):
+            for side in range(2):
+                if np.isfinite(target[n, k, side]):
+                    gap = abs(intensity[n, k, side] - np.clip(target[n, k, side], 0, 5))
+                    distance.append(gap - 0.5 if gap > 1 else gap**2 / 2)
+            if np.isfinite(target[n, k]).all():
+                goal = 1 / (1 + np.exp(-3 * (target[n, k].max() - 1)))
+                p = 1 / (1 + np.exp(-au[n, k]))
+                presence.append(-goal * np.log(p) - (1 - goal) * np.log(1 - p))
+    assert float(found["expression"]) == pytest.approx(np.mean(cross))
+    assert float(found["presence"]) == pytest.approx(2 * np.mean(presence))
+    assert float(found["intensity"]) == pytest.approx(0.5 * np.mean(distance))
+
+
+def test_a_batch_without_labels_costs_nothing():
+    unknown = Batch(torch.zeros(2), torch.zeros(2, 8), torch.full((2, 20, 2), torch.nan))
+    au = torch.randn(2, 20, requires_grad=True)
+    found = eyes.losses(seen(au, torch.randn(2, 20, 2), torch.randn(2, 8)), unknown)
+    assert [value.item() for value in found.values()] == [0, 0, 0]
+    sum(found.values()).backward()
+    assert torch.isfinite(au.grad).all()
+
+
+def naive_threshold(probability, present):
+    best = (-1.0, 0.0)
+    for k in range(25, 76):
+        called = probability >= 0.25 + 0.01 * (k - 25)
+        hits = sum(a and b for a, b in zip(called, present, strict=True))
+        wrong = sum(a != b for a, b in zip(called, present, strict=True))
+        f1 = 2 * hits / (2 * hits + wrong) if hits else 0.0
+        best = max(best, (f1, -k))
+    return -best[1] / 100
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_best_threshold_is_that_of_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    present = rng.random(60) < 0.4
+    probability = np.clip(rng.normal(0.35 + 0.25 * present, 0.15), 0, 1).astype(np.float32)
+    expected = naive_threshold(probability, present)
+    assert eyes.best_threshold(probability, present) == pytest.approx(expected)
+
+
+def test_calibration_finds_the_temperature_and_thresholds(tiny, faces):
+    """Logits that are three times too large need a temperature of about three times."""
+    rows = np.arange(len(faces.pictures))
+    network = tiny.vision()
+    eyes.calibrate(network, faces, rows)
+    crops = torch.cat([eyes.still(faces, rows, at_points=p) for p in (False, True)])
+    soft = torch.from_numpy(np.concatenate([faces.expression] * 2))
+    logits = eyes.outputs(network, crops).expression_logits
+
+    def likelihood(t):
+        return -float((soft * (logits / t).log_softmax(1)).sum(1).mean())
+
+    chosen = float(network.temperature)
+    assert all(likelihood(chosen) <= likelihood(t) for t in torch.linspace(0.5, 2.5, 81))
+    again = tiny.vision()
+    with torch.no_grad():
+        again.expression_head.weight.mul_(1 / 4)
+        again.expression_head.bias.mul_(1 / 4)
+    eyes.calibrate(again, faces, rows)
+    assert float(again.temperature) <= chosen
+
+
+def test_an_au_without_labels_has_no_threshold(tiny, faces):
+    found = eyes.calibrate(tiny.vision(), faces, np.arange(40))
+    assert set(found) == set(tiny.TRAINED) and all(0.25 <= t <= 0.75 for t in found.values())
+    assert AU_INDEX["AU4"] not in map(AU_INDEX.get, found)
+
+
+def test_no_group_is_on_both_sides(faces):
+    rows, held = eyes.split(faces)
+    assert len(rows) + len(held) == len(faces.pictures) and len(held)
+    assert not set(faces.group[rows]) & set(faces.group[held])
