@@ -102,6 +102,11 @@ def evaluate_split(
 
     from feallm.model.evaluate import run, sets
 
+    if checkpoint is not None and (artifact is not None or words):
+        raise UsageError(
+            "--checkpoint scores the eyes of a checkpoint",
+            hint="--artifact and --words ask for a bundle; export the checkpoint first",
+        )
     labelled = sets.read(source, split)
     scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint)
     words = words or of_words
@@ -116,6 +121,8 @@ def evaluate_split(
                 words=words,
                 step=lambda count: bar.advance(task, count),
             )
+        if checkpoint is not None:
+            scored.figures["bundle"] = None  # none was scored: it only lent its crop
         scored.figures["artifact"] = artifact or (
             "vision" if checkpoint is None else checkpoint.name
         )

@@ -189,6 +189,10 @@ def _checkpoint_analyzer(opened: Bundle, path: Path) -> Analyzer:
             "scoring a checkpoint needs torch", hint="pip install 'feallm-edge[train]'"
         ) from error
     vision = TorchVision(path)
-    own = {"aus_trained": vision.aus_trained, "thresholds": vision.thresholds}
+    own = {
+        "aus_trained": vision.aus_trained,
+        "aus_sided": vision.aus_sided,
+        "thresholds": vision.thresholds,
+    }
     manifest = opened.manifest.model_copy(update=own)
     return Analyzer(replace(opened, manifest=manifest), detect=False, vision=vision)

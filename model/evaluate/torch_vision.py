@@ -20,7 +20,8 @@ class TorchVision:
     def __init__(self, path: Path) -> None:
         checkpoint = load(path)
         self._network = checkpoint.vision
-        self.aus_trained, self.thresholds = checkpoint.aus_trained, checkpoint.thresholds
+        self.aus_trained, self.aus_sided = checkpoint.aus_trained, checkpoint.aus_sided
+        self.thresholds = checkpoint.thresholds
 
     @torch.no_grad()
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
