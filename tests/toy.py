@@ -136,7 +136,6 @@ def write_manifest(
             "regions": REGION_NAMES,
             "aus": AU_KEYS,
             "aus_trained": list(THRESHOLDS),
-            "aus_sided": ["AU12"],
             "aus_sided": [key for key in THRESHOLDS if AU_BY_KEY[key].sided],
             "expressions": EXPRESSIONS,
             "thresholds": THRESHOLDS,
