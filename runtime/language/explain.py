@@ -37,6 +37,9 @@ class Speaker:
 
     def say(self, tokens: NDArray[np.float32], *, free: bool = False) -> str:
         """The model's own text for visual tokens (N, width); `free` leaves the grammar out."""
+        expected = (self._language.visual_tokens, self._language.width)
+        if tokens.shape != expected:
+            raise BackendError(f"expected visual tokens {expected}, found {tokens.shape}")
         start = time.perf_counter()
         self._session.restart()
         self._session.see(tokens)
