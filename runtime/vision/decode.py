@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION
+from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION, TOKENS
 from feallm.runtime.contract.aus import AUS, INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.expressions import EXPRESSIONS, N_EXPRESSIONS
@@ -18,14 +18,20 @@ Outputs = dict[str, NDArray[np.float32]]
 
 def check(outputs: Outputs, count: int) -> None:
     """`BackendError` where an output has another shape than the contract's, or is not finite."""
-    shapes = {
+    shapes: dict[str, tuple[int | None, ...]] = {
         AU_PROBABILITY: (count, N_AUS),
         AU_INTENSITY: (count, N_AUS, 2),
         EXPRESSION: (count, N_EXPRESSIONS),
+        TOKENS: (count, None, None),  # None: any; `language` knows how many
     }
     for name, shape in shapes.items():
-        if outputs[name].shape != shape:
-            raise BackendError(f"{name}: expected {shape}, found {outputs[name].shape}")
+        if name not in outputs:
+            raise BackendError(f"the vision network gave no {name}")
+        found = outputs[name].shape
+        if len(found) != len(shape) or any(
+            b is not None and a != b for a, b in zip(found, shape, strict=True)
+        ):
+            raise BackendError(f"{name}: expected {shape}, found {found}")
     for name, value in outputs.items():
         if not np.isfinite(value).all():
             raise BackendError(f"the vision network gave values that are not finite in {name}")
