@@ -59,7 +59,7 @@ def train_size(
     size: Annotated[str, typer.Option(help="nano, edge or reference")] = "nano",
     stage: Annotated[str, typer.Option(help="all, vision, text or align")] = "all",
     seed: int = 0,
-    threads: Annotated[int, typer.Option(help="threads of torch")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 2,
     steps: Annotated[
         str | None, typer.Option(help="steps of vision,text,align in place of the size's")
     ] = None,
@@ -73,9 +73,12 @@ def train_size(
     chosen = None
     if steps is not None:
         try:
-            chosen = whole.Steps(*(int(part) for part in steps.split(",")))
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"--steps: expected three numbers, found {steps!r}") from error
+            vision, text, align = (int(part) for part in steps.split(","))
+        except ValueError:
+            vision = text = align = 0
+        if min(vision, text, align) < 1:
+            raise UsageError(f"--steps: expected three numbers from 1, found {steps!r}")
+        chosen = whole.Steps(vision, text, align)
     job = whole.Job(size, source, out, seed, chosen)
     command = shlex.join(["feallm", *sys.argv[1:]])
     path = whole.run(job, stage, command)
