@@ -50,7 +50,7 @@ def checkpoint_sha256(path: Path) -> str:
 def build(checkpoint: Checkpoint, source_sha256: str, out: Path) -> Bundle:
     """Write a bundle beside `out`, open it as a check, and rename it; nothing is half there."""
     from feallm.export.gguf import export_language
-    from feallm.export.onnx import export_vision
+    from feallm.export.onnx import agree, export_vision
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +59,7 @@ def build(checkpoint: Checkpoint, source_sha256: str, out: Path) -> Bundle:
         raise UsageError(f"{out}: cannot be written: {error.strerror or error}") from error
     try:
         export_vision(checkpoint.vision, work / VISION_FILE)
+        agree(checkpoint.vision, work / VISION_FILE)
         files = {"vision": (VISION_FILE, "onnx", "fp32")}
         if checkpoint.language is not None and checkpoint.tokenizer is not None:
             export_language(checkpoint.language, checkpoint.tokenizer, work / LANGUAGE_FILE)

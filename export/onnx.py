@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
+MOST_APART = 1e-3
+"""How far a probability of the file may lie from torch's."""
 
 
 def export_vision(network: VisionNetwork, path: Path) -> None:
@@ -68,6 +70,20 @@ def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
         for value in part.value_info:
             del value.metadata_props[:]
     return model
+
+
+def agree(network: VisionNetwork, path: Path) -> None:
+    """`VerificationError` where the file's probabilities are not the network's, on 8 crops."""
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (8, CROP.height_px, CROP.width_px, 3), dtype=np.uint8)
+    crops[::2] = crops[::2, :1, :1]  # flat ones, beside pure noise
+    worst = difference(network, path, crops)
+    for name in (AU_PROBABILITY, EXPRESSION):
+        if not worst[name] <= MOST_APART:
+            raise VerificationError(
+                f"{path.name}: {name} differs from torch by {worst[name]:.2g},"
+                f" at most {MOST_APART:g} is allowed"
+            )
 
 
 def difference(network: VisionNetwork, path: Path, crops: NDArray[np.uint8]) -> dict[str, float]:

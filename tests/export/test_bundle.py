@@ -9,7 +9,7 @@ from feallm.export import bundle
 from feallm.model.checkpoint import load
 from feallm.runtime.analyze import Analyzer
 from feallm.runtime.bundle.open import open_bundle
-from feallm.runtime.contract.errors import UsageError
+from feallm.runtime.contract.errors import UsageError, VerificationError
 from feallm.runtime.contract.geometry import CROP
 
 
@@ -66,11 +66,24 @@ def test_nothing_is_half_there(exported, tmp_path, monkeypatch, step):
         raise RuntimeError("stopped here")
 
     monkeypatch.setattr(
-        "feallm.export.onnx.export_vision", lambda net, path: path.write_bytes(b"v")
+        "feallm.export.onnx.export_vision",
+        lambda network, path: shutil.copy(exported[1] / "vision.onnx", path),
     )
     monkeypatch.setattr(f"feallm.export.{step}.{name}", fail)
     with pytest.raises(RuntimeError, match="stopped here"):
         bundle.export(exported[0], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_answers_otherwise_is_not_shipped(tiny, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "feallm.export.onnx.export_vision",
+        lambda network, path: shutil.copy(exported[1] / "vision.onnx", path),
+    )
+    made = load(exported[0])
+    made.vision = tiny.vision(seed=9)
+    with pytest.raises(VerificationError, match="differs from torch"):
+        bundle.build(made, "0" * 64, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
