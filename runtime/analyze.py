@@ -16,7 +16,6 @@ from feallm.runtime.backends.onnx import OnnxVision
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.errors import BackendError, InputError
 from feallm.runtime.contract.frame import Crop, Face, Frame, Image
-from feallm.runtime.contract.geometry import MEAN_POINTS_CROP
 from feallm.runtime.contract.reading import Explanation, FrameReport, Reading
 from feallm.runtime.language import template
 from feallm.runtime.language.explain import Speaker
@@ -49,6 +48,9 @@ class Analyzer:
         self._finder: FaceFinder | None = None
         if detect:
             self._finder = HaarFinder() if detector is None else YuNetFinder(Path(detector))
+        self._mean_points = (
+            manifest.preprocessing.mean_points if self._finder is None else self._finder.mean_points
+        )
         self.language: Speaker | None = None
         self.words_missing = self._why_no_words(words)
 
@@ -70,9 +72,12 @@ class Analyzer:
         """The face as the network sees it."""
         points = face.points
         if points is None:
-            mean = MEAN_POINTS_CROP if self._finder is None else self._finder.mean_points
-            points = align.points_in_box(face.box, mean)
-        pixels, matrix = align.align(frame.pixels, points, self._geometry)
+            points = align.points_in_box(face.box, self._mean_points)
+        try:
+            pixels, matrix = align.align(frame.pixels, points, self._geometry)
+        except ValueError as error:
+            place = ", ".join(f"{value:g}" for value in face.box)
+            raise InputError(f"{frame.source}: no crop of the face at {place}: {error}") from error
         return Crop(pixels, matrix)
 
     def read(
@@ -161,6 +166,8 @@ class Analyzer:
 
 
 def _check_pixels(pixels: NDArray[np.uint8]) -> None:
+    if not isinstance(pixels, np.ndarray):
+        raise InputError(f"expected an RGB picture uint8 (H, W, 3), found {type(pixels).__name__}")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise InputError(
             f"expected an RGB picture uint8 (H, W, 3), found {pixels.dtype} {pixels.shape}"

@@ -6,6 +6,7 @@ and gives boxes without points.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -69,7 +70,7 @@ class YuNetFinder:
     mean_points = MEAN_POINTS_HAAR  # never used: YuNet gives points
 
     def __init__(self, path: Path, *, score: float = 0.6) -> None:
-        if not path.is_file():
+        if not os.path.isfile(path):  # False too where the path cannot even be looked up
             raise InputError(f"{path}: no such detector file")
         try:
             with quiet():

@@ -37,7 +37,7 @@ def difference(a, b):
 
 
 def by_lstsq(source, target):
-    """The same problem as four unknowns of a linear system: x' = a x - b y + c, y' = b x + a y + d."""
+    """The same as a linear system of four unknowns: x' = a x - b y + c, y' = b x + a y + d."""
     x, y, one, zero = source[:, 0], source[:, 1], np.ones(len(source)), np.zeros(len(source))
     rows = np.vstack([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
     a, b, c, d = np.linalg.lstsq(rows, target.T.ravel(), rcond=None)[0]
