@@ -1,0 +1,132 @@
+"""Rows: what a program that reads them may count on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from feallm.runtime.contract import jsonl
+from feallm.runtime.contract.aus import AU_KEYS
+from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.reading import FrameReport
+from feallm.runtime.language import template
+
+FIELDS = [
+    "schema", "source", "frame", "time_s", "track", "box", "score", "aus", "expression",
+    "explanation", "intensity_calibrated", "bundle",
+]  # fmt: skip
+AU_FIELDS = ["intensity", "present", "probability", "left", "right"]
+
+
+@pytest.fixture
+def reading(reading_of):
+    return reading_of("happiness", trained=("AU12", "AU25"), AU12=(4.0, 3.0), AU25=1.25)
+
+
+def rows(*readings, **facts):
+    facts = {"source": "ä.mp4", "index": 3, "time_s": 0.1 + 0.2, "bundle": "d" * 64, **facts}
+    report = FrameReport(readings=readings, **facts)
+    return list(jsonl.rows(report, calibrated=False))
+
+
+def test_a_row_of_a_face(reading):
+    (row,) = rows(reading)
+    assert list(row) == FIELDS
+    assert (row["schema"], row["source"], row["frame"]) == (1, "ä.mp4", 3)
+    assert row["time_s"] == 0.3  # microseconds, not float dust
+    assert row["box"] == [0, 0, 10, 10] and row["track"] == 0 and row["score"] == 1
+    assert list(row["aus"]) == list(AU_KEYS)
+    assert list(row["aus"]["AU12"]) == AU_FIELDS
+    assert row["aus"]["AU12"] == {
+        "intensity": 4.0, "present": True, "probability": 0.9, "left": 4.0, "right": 3.0,
+    }  # fmt: skip
+    assert row["aus"]["AU25"]["left"] is None and row["aus"]["AU25"]["right"] is None
+    assert [key for key, au in row["aus"].items() if au is not None] == ["AU12", "AU25"]
+    assert row["expression"]["top"] == "happiness"
+    assert list(row["expression"]["scores"]) == list(EXPRESSIONS)
+    assert row["explanation"] is None
+    assert row["intensity_calibrated"] is False and row["bundle"] == "d" * 64
+
+
+def test_a_frame_without_a_face_is_one_row_of_the_same_fields():
+    (row,) = rows()
+    assert sorted(row) == sorted(FIELDS)
+    empty = {name for name, value in row.items() if value is None}
+    assert empty == {"track", "box", "score", "aus", "expression", "explanation"}
+
+
+def test_one_row_a_face_in_their_order(reading, reading_of):
+    found = rows(reading, reading_of("fear"))
+    assert [row["expression"]["top"] for row in found] == ["happiness", "fear"]
+
+
+def test_an_explanation(reading):
+    from dataclasses import replace
+
+    (row,) = rows(replace(reading, explanation=template.explain(reading, "no words")))
+    assert list(row["explanation"]) == ["text", "aus", "source", "why_template"]
+    assert row["explanation"]["aus"] == ["AU12", "AU25"]
+    assert row["explanation"]["source"] == "template"
+    cells = jsonl.flat(row)
+    assert cells["explanation"] == row["explanation"]["text"]
+    assert cells["explanation_source"] == "template"
+
+
+def test_a_line_is_one_line_of_plain_json(reading):
+    for row in rows(reading) + rows():
+        line = jsonl.dumps(row)
+        assert "\n" not in line and "ä" in line
+        assert json.loads(line) == row
+
+
+def test_numbers_that_are_none_are_never_written(reading):
+    (row,) = rows(reading)
+    row["time_s"] = math.nan
+    with pytest.raises(ValueError, match="JSON"):
+        jsonl.dumps(row)
+
+
+def test_columns():
+    columns = jsonl.flat_columns()
+    assert len(columns) == len(set(columns)) == 10 + 8 + 20 * 5 + 3
+    assert columns[:4] == ["source", "frame", "time_s", "track"]
+    at = columns.index("AU12")
+    assert columns[at : at + 5] == ["AU12", "AU12_present", "AU12_p", "AU12_left", "AU12_right"]
+
+
+def test_a_flat_row(reading):
+    (row,) = rows(reading)
+    cells = jsonl.flat(row)
+    assert list(cells) == jsonl.flat_columns()
+    assert (cells["AU12"], cells["AU12_present"], cells["AU12_p"]) == (4.0, 1, 0.9)
+    assert (cells["AU12_left"], cells["AU12_right"]) == (4.0, 3.0)
+    assert cells["AU1"] == cells["AU1_present"] == cells["AU25_left"] == ""
+    assert (cells["x0"], cells["y1"], cells["expression"]) == (0, 10, "happiness")
+    assert cells["track"] == 0  # not an empty cell
+    assert math.isclose(sum(cells[name] for name in EXPRESSIONS), 1)
+
+
+def test_a_flat_row_without_a_face():
+    (row,) = rows()
+    filled = {name for name, value in jsonl.flat(row).items() if value != ""}
+    assert filled == {"source", "frame", "time_s", "bundle"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_reading_survives_the_table(random_reading, seed):
+    reading = random_reading(seed)
+    (row,) = rows(reading, source='odd, "name"\n.mp4')
+    text = io.StringIO()
+    writer = csv.DictWriter(text, jsonl.flat_columns())
+    writer.writeheader()
+    writer.writerow(jsonl.flat(row))
+    (cells,) = csv.DictReader(io.StringIO(text.getvalue(), newline=""))
+    assert cells["source"] == row["source"]
+    present = [key for key in AU_KEYS if cells[f"{key}_present"] == "1"]
+    assert present == list(reading.present)
+    for key, au in row["aus"].items():
+        assert cells[key] == ("" if au is None else str(au["intensity"]))
