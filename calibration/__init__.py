@@ -1,1 +1,1 @@
-"""Calibration sets, ranges and importance matrices for quantized artifacts. Empty until they come."""
+"""Calibration sets, ranges, importance matrices for quantized artifacts. Empty until they come."""

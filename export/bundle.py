@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from feallm.model.checkpoint import Checkpoint, load
+from feallm.runtime.backends import llama
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.errors import LimitError, UsageError
@@ -48,7 +49,11 @@ def checkpoint_sha256(path: Path) -> str:
 
 
 def build(checkpoint: Checkpoint, source_sha256: str, out: Path) -> Bundle:
-    """Write a bundle beside `out`, open it as a check, and rename it; nothing is half there."""
+    """Write a bundle beside `out`, check it, and rename it; nothing is half there.
+
+    Checked: hashes, ONNX against torch, and llama.cpp against torch where it is installed.
+    """
+    from feallm.export import parity
     from feallm.export.gguf import export_language
     from feallm.export.onnx import agree, export_vision
 
@@ -68,7 +73,9 @@ def build(checkpoint: Checkpoint, source_sha256: str, out: Path) -> Bundle:
         fields = _fields(checkpoint, source_sha256, artifacts)
         fields["digest"] = digest(fields)
         (work / MANIFEST).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
-        open_bundle(work)
+        bundle = open_bundle(work)
+        if bundle.manifest.language is not None and llama.available() is None:
+            parity.agree(checkpoint, bundle)
         work.chmod(0o755)
         os.rename(work, out)
     except OSError as error:

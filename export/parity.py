@@ -13,7 +13,11 @@ from feallm.model.checkpoint import Checkpoint
 from feallm.model.tokenizer import BOS, EOS, special_id
 from feallm.runtime.backends.llama import LlamaSession
 from feallm.runtime.bundle.open import Bundle
-from feallm.runtime.contract.errors import BackendError
+from feallm.runtime.contract.errors import BackendError, VerificationError
+from feallm.runtime.contract.geometry import CROP
+
+LEAST_SAME = 0.99
+"""Share of the answers' tokens that both must choose alike; F16 and the cache's F16 round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,20 @@ class Agreement:
     tokens: int
     share: float  # where both put the same token first
     worst_logit: float  # largest absolute difference
+
+
+def agree(checkpoint: Checkpoint, bundle: Bundle) -> Agreement:
+    """`VerificationError` where llama.cpp does not read the file as torch does, on 8 crops."""
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 256, (8, 8, 7, 3), dtype=np.uint8)
+    crops = levels.repeat(CROP.height_px // 8, 1).repeat(CROP.width_px // 7, 2)
+    found = next_token_agreement(checkpoint, bundle, crops)
+    if found.share < LEAST_SAME:
+        raise VerificationError(
+            f"{bundle.root.name}: llama.cpp chooses torch's next token in {found.share:.1%} of"
+            f" {found.tokens}, at least {LEAST_SAME:.0%} is asked"
+        )
+    return found
 
 
 @torch.no_grad()

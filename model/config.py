@@ -27,7 +27,7 @@ class VisionConfig:
     @property
     def regions(self) -> tuple[Region, ...]:
         """The 16 regions that the LCA pools."""
-        return REGIONS if self.table == "named" else PAPER16
+        return {"named": REGIONS, "paper16": PAPER16}[self.table]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -50,7 +51,7 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
     """LFW photos of people who are not in its test part, with a sound expression word.
 
     Points are YuNet's (the teacher that the data page allows); rows without a face are left out.
-    `name`: "lfw" or "lfw_more". Groups are the people, numbered from -1 downwards.
+    `name`: "lfw" or "lfw_more". Groups are the people, below 0.
     """
     path = data / "lfw" / f"{name}.npz"
     table = data / "lfw" / f"{name.replace('lfw', 'attributes')}.csv"
@@ -86,8 +87,6 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
     expression[np.arange(len(kept)), [EXPRESSION_INDEX[people[i]["expression"]] for i in kept]] = (
         _LFW_SURE
     )
-    names = sorted({people[i]["name"].rsplit("_", 1)[0] for i in kept})
-    number = {person: -1 - k for k, person in enumerate(names)}
     return Rows(
         [images[i] for i in kept],
         np.zeros((len(kept), 10), np.float32),
@@ -95,7 +94,7 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
         np.full((len(kept), N_AUS, 2), np.nan, np.float32),
         np.array(points, np.float32),
         np.array(boxes, np.float32),
-        np.array([number[people[i]["name"].rsplit("_", 1)[0]] for i in kept], np.int64),
+        np.array([_person(people[i]["name"]) for i in kept], np.int64),
         Origin(
             f"{name.replace('_', '-')}-train",
             "LFW news photographs: research use, rights with their owners; words Apache-2.0",
@@ -103,6 +102,12 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
             sha256(path),
         ),
     )
+
+
+def _person(name: str) -> int:
+    """A negative number for the person in a picture's name: the same in both LFW files."""
+    person = name.rsplit("_", 1)[0].encode()
+    return -1 - int.from_bytes(hashlib.sha256(person).digest()[:6], "big")
 
 
 def _haar_like(points: NDArray[np.float32]) -> NDArray[np.float32]:

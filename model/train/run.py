@@ -22,6 +22,7 @@ from feallm.model.checkpoint import (
     tensors_of,
     write_atomically,
 )
+from feallm.runtime.contract.errors import BackendError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Run:
             restore(modules, tensors)
             restore_optimizer(optimizer, tensors)
             self.step, self.seconds = facts["step"], facts["seconds"]
+            self._cut_log()
 
     @property
     def _facts(self) -> Path:
@@ -84,6 +86,19 @@ class Run:
         for old in self.folder.glob(f"{self.stage}.state-*.safetensors"):
             if old != self._tensors(self.step):
                 old.unlink()
+
+    def _cut_log(self) -> None:
+        """Drop this stage's lines after the saved step: they will be written again."""
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        facts = [json.loads(line) for line in lines]
+        kept = [
+            line
+            for line, fact in zip(lines, facts, strict=True)
+            if fact["stage"] != self.stage or fact["step"] <= self.step
+        ]
+        if len(kept) < len(lines):
+            write_atomically(path, "".join(kept).encode())
 
     def log(self, **values: float | str) -> None:
         """One line of the log."""
@@ -107,6 +122,11 @@ class Run:
                 torch.manual_seed(self.plan.seed * 1_000_003 + self.step)
                 losses = loss(self.step)
                 total = torch.stack(list(losses.values())).sum()
+                if not torch.isfinite(total):
+                    raise BackendError(
+                        f"{self.stage}: the loss is not finite at step {self.step}",
+                        hint="the last saved state is from before it",
+                    )
                 self.optimizer.zero_grad(set_to_none=True)
                 total.backward()
                 parameters = [p for g in self.optimizer.param_groups for p in g["params"]]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +73,7 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
         raise UsageError(f"no stage named {stage!r}", hint=f"there are all, {', '.join(STAGES)}")
     config, faces, plans = size(job.size), pack.read(job.pack), job.plans
     trained = labelled_aus(faces)
+    _same_job(job)
     tokenizer = _tokenizer(config, faces, trained, job)
     vision = language = None
     thresholds: dict[str, float] = {}
@@ -103,10 +106,8 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
     )
     facts = {
         "command": command,
-        "seed": job.seed,
-        "steps": asdict(job.steps or STEPS[job.size]),
+        **_identity(job),
         "torch": torch.__version__.split("+")[0],
-        "pack_sha256": hashlib.sha256((job.pack / pack.INDEX).read_bytes()).hexdigest(),
         "sources": [asdict(origin) for origin in faces.origins],
     }
     path = job.out / f"{job.size}.safetensors"
@@ -116,14 +117,39 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
             vision,
             language,
             tokenizer.to_str(),
-            trained,
-            sided_aus(faces),
+            tuple(key for key in trained if key in thresholds),
+            tuple(key for key in sided_aus(faces) if key in thresholds),
             thresholds,
             facts,
         ),
         path,
     )
     return path
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What makes a training what it is."""
+    return {
+        "size": job.size,
+        "seed": job.seed,
+        "steps": asdict(job.steps or STEPS[job.size]),
+        "pack_sha256": hashlib.sha256((job.pack / pack.INDEX).read_bytes()).hexdigest(),
+    }
+
+
+def _same_job(job: Job) -> None:
+    """Refuse to go on with another training's states: its schedule, seed or faces would change."""
+    path, mine = job.out / "run.json", _identity(job)
+    if path.is_file():
+        found = json.loads(path.read_text())
+        if changed := [name for name in mine if found.get(name) != mine[name]]:
+            raise UsageError(
+                f"{job.out}: holds a training with another {', '.join(changed)}",
+                hint="choose another --out",
+            )
+        return
+    job.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(mine) + "\n").encode())
 
 
 def labelled_aus(faces: Faces) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from email.parser import HeaderParser
 from pathlib import Path
+from types import ModuleType
 from zipfile import ZipFile
 
 import pytest
@@ -20,6 +21,16 @@ OLDEST = {
     "typer": "0.26.0",
 }
 TEST_TOOLS = ("pytest", "hypothesis")
+
+
+@pytest.fixture
+def ready_toy(
+    toy: ModuleType, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The toy bundle, written here: the bare environments lack what writes it."""
+    folder = tmp_path_factory.mktemp("ready") / "toy"
+    toy.write(folder)
+    monkeypatch.setenv("FEALLM_TOY_BUNDLE", str(folder))
 
 
 def interpreter(version: str) -> str | None:
@@ -87,12 +98,14 @@ def test_the_oldest_are_the_lower_bounds(wheel: Path) -> None:
         assert f"{OLDEST[package]}.".startswith(f"{bound}."), package
 
 
+@pytest.mark.usefixtures("ready_toy")
 def test_oldest_versions_on_3_10(wheel: Path, root: Path, tmp_path: Path) -> None:
     pinned = [f"{name}=={version}" for name, version in OLDEST.items()]
     packages = [str(wheel), *pinned, *words(root), *TEST_TOOLS]
     runtime_tests(environment("3.10", packages, tmp_path), root)
 
 
+@pytest.mark.usefixtures("ready_toy")
 def test_newest_versions_on_3_13(wheel: Path, root: Path, tmp_path: Path) -> None:
     packages = [str(wheel), *words(root), *TEST_TOOLS]
     runtime_tests(environment("3.13", packages, tmp_path), root)

@@ -19,9 +19,13 @@ MODULES = sorted(
 
 
 def loaded(code: str) -> set[str]:
-    """Top-level modules of a fresh interpreter after some code."""
+    """Top-level modules of a fresh interpreter after some code.
+
+    `-I`: the checkout's folder feallm/, if current, would hide an installed package.
+    """
     code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
