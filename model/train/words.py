@@ -154,16 +154,20 @@ def read_heads(
     top = seen.expression_logits.argmax(1).tolist()
     result = []
     for row, strength, k in zip(probability, sides, top, strict=True):
-        aus = tuple(
+        above = {key: row[AU_INDEX[key]] - least for key, least in thresholds.items()}
+        keys = [key for key in AU_KEYS if key in above and above[key] >= margin]
+        if not keys and above and max(above.values()) >= 0:
+            # "AUs: none" over a measured one would be false: the surest is named all the same.
+            keys = [max(above, key=above.__getitem__)]
+        aus = [
             Named(
                 key,
                 degree(max(strength[AU_INDEX[key]])),
                 AU_BY_KEY[key].sided and one_sided(*strength[AU_INDEX[key]]),
             )
-            for key in AU_KEYS
-            if key in thresholds and row[AU_INDEX[key]] >= min(thresholds[key] + margin, 0.95)
-        )
-        result.append((aus, EXPRESSIONS[k]))
+            for key in keys
+        ]
+        result.append((tuple(aus), EXPRESSIONS[k]))
     return result
 
 
