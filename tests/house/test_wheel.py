@@ -10,7 +10,7 @@ from pathlib import Path
 FOLDERS = {"feallm": "feallm"} | {
     room: f"feallm/{room}" for room in ("runtime", "model", "calibration", "export", "edge")
 }
-STAYS_HERE = {".pyc", ".safetensors"}  # checkpoints belong to the repository, not to the device
+CHECKPOINTS = "model/checkpoints"  # they belong to the repository, not to the device
 
 
 def source_files(root: Path) -> dict[str, bytes]:
@@ -19,7 +19,7 @@ def source_files(root: Path) -> dict[str, bytes]:
         f"{inside}/{path.relative_to(root / folder).as_posix()}": path.read_bytes()
         for folder, inside in FOLDERS.items()
         for path in (root / folder).rglob("*")
-        if path.is_file() and path.suffix not in STAYS_HERE
+        if path.is_file() and path.suffix != ".pyc" and root / CHECKPOINTS not in path.parents
     }
 
 
