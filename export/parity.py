@@ -47,47 +47,39 @@ def agree(checkpoint: Checkpoint, bundle: Bundle) -> Agreement:
 def next_token_agreement(
     checkpoint: Checkpoint, bundle: Bundle, crops: NDArray[np.uint8]
 ) -> Agreement:
-    """Torch writes an answer to each crop (N, H, W, 3); llama.cpp reads along, token by token."""
+    """llama.cpp answers about each crop (N, H, W, 3), greedily; torch reads each whole answer and
+    says which token it would have put at every place."""
     language, facts = checkpoint.language, bundle.manifest.language
     if language is None or checkpoint.tokenizer is None or facts is None:
         raise BackendError("checkpoint or bundle has no language model")
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer)
     question = tokenizer.encode(facts.question + "\n").ids
+    begin, end = special_id(tokenizer, BOS), special_id(tokenizer, EOS)
     session = LlamaSession(bundle.file(facts.artifact), width=facts.width, context=facts.context)
     same, count, worst = 0, 0, 0.0
-    tokens = checkpoint.vision(torch.from_numpy(crops))[3]
-    for visual in tokens:
-        expected, answer = _answer(checkpoint, visual, question, facts.max_new_tokens)
+    for visual in checkpoint.vision(torch.from_numpy(crops))[3]:
         session.restart()
         session.see(visual.numpy())
         session.feed(question)
-        found = [session.logits()]
-        if len(answer) > 1:
-            session.feed(answer[:-1], every_logit=True)
-            found += [session.logits(i) for i in range(len(answer) - 1)]
-        rows = np.stack(found)
-        same += int((rows.argmax(1) == expected.argmax(1)).sum())
-        worst = max(worst, float(np.abs(rows - expected).max()))
+        found, answer = _answer(session, end, facts.max_new_tokens)
+        texts = language.embed(torch.tensor([begin, *question, *answer]))
+        whole = torch.cat([texts[:1], visual, texts[1:]])[None]
+        expected = language(whole)[0, -len(answer) - 1 : -1].numpy()
+        same += int((found.argmax(1) == expected.argmax(1)).sum())
+        worst = max(worst, float(np.abs(found - expected).max()))
         count += len(answer)
     session.close()
     return Agreement(count, same / count, worst)
 
 
-def _answer(
-    checkpoint: Checkpoint, visual: torch.Tensor, question: list[int], limit: int
-) -> tuple[NDArray[np.float32], list[int]]:
-    """Torch's greedy answer with its end token, and the logits that chose each token."""
-    language, tokenizer = checkpoint.language, Tokenizer.from_str(checkpoint.tokenizer or "")
-    assert language is not None
-    begin = language.embed(torch.tensor([[special_id(tokenizer, BOS)]]))
-    prefix = torch.cat([begin, visual[None], language.embed(torch.tensor([question]))], 1)
-    end = special_id(tokenizer, EOS)
+def _answer(session: LlamaSession, end: int, limit: int) -> tuple[NDArray[np.float32], list[int]]:
+    """llama.cpp's greedy answer with its end token, and the logits that chose each token."""
+    rows: list[NDArray[np.float32]] = []
     answer: list[int] = []
-    while len(answer) < limit and (not answer or answer[-1] != end):
-        embeddings = prefix
-        if answer:
-            embeddings = torch.cat([prefix, language.embed(torch.tensor([answer]))], 1)
-        answer.append(int(language(embeddings)[0, -1].argmax()))
-    whole = torch.cat([prefix, language.embed(torch.tensor([answer]))], 1)
-    logits = language(whole)[0, prefix.shape[1] - 1 : -1]
-    return logits.numpy(), answer
+    while len(answer) < limit:
+        rows.append(session.logits())
+        answer.append(int(rows[-1].argmax()))
+        if answer[-1] == end:
+            break
+        session.feed([answer[-1]])
+    return np.stack(rows), answer

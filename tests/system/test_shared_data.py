@@ -6,6 +6,7 @@ Needs ../shared/data beside the checkout; skips with a reason where it is not th
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ def part(data: sets.Labelled, count: int) -> sets.Labelled:
     """An even sample of a split's rows."""
     rows = data.rows[np.linspace(0, len(data.rows) - 1, count).astype(int)]
     assert data.expression is not None
-    return sets.Labelled([data.images[i] for i in rows], data.expression[rows], None, None)
+    images = [data.images[i] for i in rows]
+    return replace(data, images=images, expression=data.expression[rows])
 
 
 def analyze(*words: object) -> int:
