@@ -1,18 +1,25 @@
-"""llama.cpp against torch: the same next token, over whole answers, with injected embeddings."""
+"""Bundle against checkpoint: llama.cpp's next token over whole answers, and ONNX's outputs.
+
+python -m feallm.export.parity --checkpoint NAME.safetensors --data FILE.npz
+"""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from feallm.model.checkpoint import Checkpoint
+from feallm.export.onnx import difference
+from feallm.model.checkpoint import Checkpoint, load
+from feallm.model.evaluate import sets
 from feallm.model.tokenizer import BOS, EOS, special_id
 from feallm.runtime.backends.llama import LlamaSession
-from feallm.runtime.bundle.open import Bundle
+from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.errors import BackendError, VerificationError
 from feallm.runtime.contract.geometry import CROP
 
@@ -83,3 +90,30 @@ def _answer(session: LlamaSession, end: int, limit: int) -> tuple[NDArray[np.flo
             break
         session.feed([answer[-1]])
     return np.stack(rows), answer
+
+
+def main() -> None:
+    """Print how far a bundle's files are from their checkpoint, on faces of a data file."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="data file .npz")
+    parser.add_argument("--bundle", type=Path, help="without it, the shipped one")
+    parser.add_argument("--faces", type=int, default=64)
+    arguments = parser.parse_args()
+    bundle, checkpoint = open_bundle(arguments.bundle), load(arguments.checkpoint)
+    labelled = sets.read(arguments.data, arguments.data.stem)
+    rows = labelled.rows[np.linspace(0, len(labelled.rows) - 1, arguments.faces).astype(int)]
+    crops = np.concatenate(list(sets.crops(labelled, rows, bundle.manifest.geometry.crop())))
+    gaps = difference(checkpoint.vision, bundle.file(bundle.manifest.vision), crops)
+    print(f"ONNX against torch on {len(crops)} faces, largest difference:")
+    for name, gap in gaps.items():
+        print(f"  {name:15} {gap:.2e}")
+    found = next_token_agreement(checkpoint, bundle, crops)
+    print(
+        f"llama.cpp against torch: {found.share:.4%} of {found.tokens} next tokens alike,"
+        f" largest difference of a logit {found.worst_logit:.2e}"
+    )
+
+
+if __name__ == "__main__":
+    main()

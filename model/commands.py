@@ -37,6 +37,24 @@ def pack(
         typer.echo(f"{part}  {part.stat().st_size / 2**20:.1f} MiB")
 
 
+@data.command("teacher")
+def teacher(
+    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")],
+    out: Annotated[Path, typer.Option(help="data file .npz to write")],
+) -> None:
+    """Write FER+ `valid` with its pseudo-AUs: `evaluate` then says how far the AU heads agree with
+    their teacher, which is not how right they are."""
+    import numpy as np
+
+    from feallm.model.data import archive, pseudo
+
+    arrays = archive.read(shared / "fer" / "valid.npz", "images", "offsets", "votes")
+    marks = pseudo.read(shared / "fer" / "mediapipe_valid.npz")
+    au = marks.intensity.max(2).clip(0, 5)  # NaN stays NaN: not known
+    np.savez(out, images=arrays["images"], offsets=arrays["offsets"], votes=arrays["votes"], au=au)
+    typer.echo(f"{out}  {int(marks.found.sum())} of {len(au)} faces with pseudo-AUs")
+
+
 @data.command("sheet")
 def sheet(
     source: Annotated[Path, typer.Option("--pack", help="folder of a pack")],

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.model.data import archive
 from feallm.runtime.contract.aus import AU_INDEX, INTENSITY_MAX, N_AUS
-from feallm.runtime.contract.errors import InputError
 
 Array = NDArray[np.float32]
 
@@ -78,11 +78,7 @@ def five_points(points68: Array) -> Array:
 
 def read(path: Path) -> Pseudo:
     """Pseudo-labels as the shared data folder holds them (`mediapipe_*.npz`)."""
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in ("names", "blendshapes", "points68", "found")}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a file of blendshapes: {error}") from error
+    arrays = archive.read(path, "names", "blendshapes", "points68", "found")
     found = arrays["found"].astype(bool)
     points68 = arrays["points68"].astype(np.float32)
     points68[~found] = np.nan

@@ -24,7 +24,7 @@ from feallm.runtime.backends.base import (
 )
 from feallm.runtime.backends.onnx import OnnxVision
 from feallm.runtime.bundle.open import Bundle, open_bundle
-from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
+from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.expressions import EXPRESSIONS, N_EXPRESSIONS
 from feallm.runtime.contract.frame import Face
@@ -113,8 +113,10 @@ def au_figures(
     """For each AU that is known somewhere and was trained: AUC, F1 at the shipped threshold, and
     absolute error of the intensity where the labels are more than 0 and 1. Present is >= 1 (A)."""
     result = {}
-    for key, threshold in thresholds.items():
-        k = AU_INDEX[key]
+    for k, key in enumerate(AU_KEYS):
+        if key not in thresholds:
+            continue
+        threshold = thresholds[key]
         known = np.isfinite(au[:, k])
         if not known.any():
             continue
