@@ -1,11 +1,13 @@
-"""The toy bundle of toy.py, for every test. Test folders are no packages, so it is a fixture."""
+"""What tests of several rooms share. Test folders are no packages, so modules come as fixtures."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -17,11 +19,7 @@ libraries that write one."""
 @pytest.fixture(scope="session")
 def toy() -> ModuleType:
     """The module toy.py: its colours, its thresholds, its writers."""
-    spec = importlib.util.spec_from_file_location("toy", Path(__file__).parent / "toy.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _module("toy")
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +46,61 @@ def toy_bundle_with_words(toy: ModuleType, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("toy-words")
     toy.write_words(folder)
     return folder / toy.WORDS
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """The module tiny.py: a tiny network, a pack for it, its bundle. Needs torch."""
+    torch = pytest.importorskip("torch", reason="the tiny network needs torch")
+    torch.set_num_threads(1)
+    return _module("tiny")
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint file and the bundle made of it; not to be changed."""
+    made: tuple[Path, Path] = tiny.exported(tmp_path_factory.mktemp("exported"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def packed(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pack of random faces; not to be changed."""
+    from feallm.model.data import pack
+
+    folder = tmp_path_factory.mktemp("pack")
+    pack.write([tiny.rows()], folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def faces(packed: Path) -> Any:
+    """The same pack in memory."""
+    from feallm.model.data import pack
+
+    return pack.read(packed)
+
+
+@pytest.fixture
+def feallm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call the command; gives exit code, stdout and stderr."""
+    from feallm.edge import cli
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["feallm", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[f"tests_{name}"] = module  # dataclasses in it look for their module
+    spec.loader.exec_module(module)
+    return module
