@@ -108,19 +108,24 @@ bundle_app = typer.Typer(
     help="Look at a bundle of trained files.", no_args_is_help=True, rich_markup_mode=None
 )
 
+# readable=False: click's own check of a path would answer with a usage text and exit code 2.
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", metavar="DIR", help="A bundle; else the shipped one."),
+    typer.Option("--bundle", metavar="DIR", help="A bundle; else the shipped one.", readable=False),
 ]
 DetectorOption = Annotated[
-    Path | None, typer.Option(metavar="FILE.onnx", help="Face detector of YuNet's kind.")
+    Path | None,
+    typer.Option(metavar="FILE.onnx", help="Face detector of YuNet's kind.", readable=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 
 
 @app.command()
 def analyze(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Photos, videos, folders.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH", help="Photos, videos, folders.", readable=False),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the rows go; else a folder named after the input."),
@@ -153,7 +158,8 @@ def analyze(
 @app.command()
 def bench(
     picture: Annotated[
-        Path | None, typer.Argument(help="A photo with a face; else scikit-image's portrait.")
+        Path | None,
+        typer.Argument(help="A photo with a face; else scikit-image's portrait.", readable=False),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Repetitions of each stage.")] = 200,
     bundle: BundleOption = None,
@@ -184,7 +190,9 @@ def bundle_path() -> None:
 
 @bundle_app.command("show")
 def bundle_show(
-    folder: Annotated[Path | None, typer.Argument(help="A bundle; else the shipped one.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="A bundle; else the shipped one.", readable=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle and print what it holds."""

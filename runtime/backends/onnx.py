@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,26 @@ from feallm.runtime.backends.base import IMAGE, VISION_OUTPUTS, Arrays
 from feallm.runtime.contract.errors import BackendError
 
 
+def _onnxruntime() -> Any:
+    """The library with its telemetry off.
+
+    From 1.29 on the published wheels write a device id under ~/.cache and report to their maker;
+    only these variables, set before the first import, keep them from both. Nothing that runs here
+    may send or store what the user did not ask for, so they are set whatever they were.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = os.environ["ORT_TELEMETRY_DISABLED"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # the way that Windows listens to
+    return onnxruntime
+
+
 class OnnxVision:
     """An ONNX vision artifact, checked against the names that the contract gives it."""
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         try:
-            import onnxruntime as ort
+            ort = _onnxruntime()
         except ImportError as error:
             raise BackendError(
                 "ONNX Runtime is not installed", hint="pip install onnxruntime"
