@@ -276,7 +276,14 @@ def test_ctrl_c_keeps_rows_and_the_next_call_goes_on(photo, rows, tmp_path, fake
     call = [sys.executable, str(fake_script), "analyze", "f"]
     slow = {**os.environ, "FAKE_DELAY_S": "0.01"}
     job = subprocess.Popen(
-        call, cwd=tmp_path, env=slow, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        call,
+        cwd=tmp_path,
+        env=slow,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job that a script starts in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     target = tmp_path / "f-readings" / "readings.jsonl"
     deadline = time.monotonic() + 30
