@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -209,6 +210,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no “ still gets the rest
             stream.reconfigure(errors="replace")
+    # What stops a service ends like Ctrl-C: finished rows are kept, the table is written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except FeallmError as error:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from feallm.runtime.capture.whole import Kind
-from feallm.runtime.contract.aus import AU_BY_KEY, AU_KEYS, intensity_letter
+from feallm.runtime.contract.aus import AU_BY_KEY, AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.jsonl import Row
 
@@ -28,8 +28,8 @@ def _plain_table(*columns: str) -> Table:
 
 
 def _level(intensity: float) -> str:
-    """`3.2 C`: the number and the letter of FACS."""
-    return f"{intensity:.1f} {intensity_letter(intensity) or '-'}"
+    """`3.2`. No letter of FACS: no bundle's intensities are fitted to FACS codes yet."""
+    return f"{intensity:.1f}"
 
 
 def _say(console: Console, text: str, indent: int = 2) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from feallm.runtime.analyze import Analyzer
     from feallm.runtime.bundle.open import Bundle, open_bundle
+    from feallm.runtime.capture.track import Tracker
     from feallm.runtime.contract.errors import FeallmError
     from feallm.runtime.contract.frame import Face, Frame
     from feallm.runtime.contract.reading import FrameReport, Reading
@@ -26,6 +27,7 @@ __all__ = [
     "Frame",
     "FrameReport",
     "Reading",
+    "Tracker",
     "__version__",
     "open_bundle",
 ]
@@ -38,6 +40,7 @@ _HOMES = {
     "Frame": "feallm.runtime.contract.frame",
     "FrameReport": "feallm.runtime.contract.reading",
     "Reading": "feallm.runtime.contract.reading",
+    "Tracker": "feallm.runtime.capture.track",
     "open_bundle": "feallm.runtime.bundle.open",
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feallm.model.data import archive, ferplus
-from feallm.runtime.contract.aus import N_AUS
+from feallm.runtime.contract.aus import INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, CropGeometry
@@ -58,6 +58,8 @@ def read(data: Path, name: str) -> Labelled:
     au = points5 = None
     if "au" in arrays:
         au = _shaped(path, "au", arrays["au"], (count, N_AUS)).astype(np.float64)
+        if (au < 0).any() or (au > INTENSITY_MAX).any():
+            raise InputError(f"{path}: au must be 0–5, or NaN where it is not known")
     if "points5" in arrays:
         points5 = _shaped(path, "points5", arrays["points5"], (count, 5, 2)).astype(np.float64)
     if expression is None and au is None:

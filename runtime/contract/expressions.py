@@ -2,6 +2,7 @@
 
 The patterns are the prototypes and major variants of the FACS Investigator's Guide (P. Ekman,
 W. V. Friesen, J. C. Hager, 2002, table of emotion predictions), reduced to the project's 20 AUs;
+AU43 beside sadness is our own addition;
 contempt's one-sided AU12 or AU14 follows P. Ekman and W. V. Friesen, "A new pan-cultural facial
 expression of emotion", Motivation and Emotion 10 (1986). They say which movements are *called* by
 a word. They do not say what a person feels.

@@ -97,6 +97,6 @@ def flat(row: Row) -> dict[str, object]:
             cells[f"{key}_present"] = int(au["present"])
             cells[f"{key}_left"], cells[f"{key}_right"] = au["left"], au["right"]
     if row["explanation"] is not None:
-        cells["explanation"] = row["explanation"]["text"]
+        cells["explanation"] = row["explanation"]["text"].replace("\n", " ")
         cells["explanation_source"] = row["explanation"]["source"]
     return {name: "" if (v := cells.get(name)) is None else v for name in flat_columns()}

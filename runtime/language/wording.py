@@ -11,11 +11,11 @@ for it and the check of its claims agree. A sentence names only what it is given
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
-from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX, AUS
+from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX
 from feallm.runtime.contract.expressions import EXPRESSIONS, PATTERNS, speaking_for
 from feallm.runtime.contract.reading import AUReading
 
@@ -35,6 +35,7 @@ AU_QUESTIONS = ("Which action units are active?", "List the action units of this
 EXPRESSION_QUESTIONS = ("Which expression is this?", "Name the expression.")
 
 NONE = "none"
+_MOST_WORDINGS = 2  # of one fact
 Pick = Callable[[Sequence[str]], str]
 
 
@@ -92,6 +93,24 @@ def why_line(aus: Sequence[Named], expression: str, pick: Pick) -> str:
     return f"Why: {sentence}"
 
 
+def why_lines(aus: Sequence[Named], expression: str) -> frozenset[str]:
+    """Every third line that these AUs and this expression may have."""
+    return frozenset(
+        why_line(aus, expression, _picks(choices))
+        for choices in product(range(_MOST_WORDINGS), repeat=2)  # a line picks at most twice
+    )
+
+
+def _picks(choices: Sequence[int]) -> Pick:
+    """A `Pick` that takes these places, one after the other."""
+    left = list(choices)
+
+    def pick(wordings: Sequence[str]) -> str:
+        return wordings[left.pop(0) % len(wordings)]
+
+    return pick
+
+
 def answer(aus: Sequence[Named], expression: str, pick: Pick) -> str:
     """The whole answer. `pick` chooses among wordings."""
     lines = (au_line(aus), expression_line(expression), why_line(aus, expression, pick))
@@ -127,6 +146,7 @@ _NEUTRAL_SOME = (
     "{reason}, but that alone makes no pattern, so the face reads as neutral.",
     "{reason}; nothing else is seen, which reads as neutral.",
 )
+_NEUTRAL_AGAINST = ("{reason}, yet the face as a whole reads as neutral.",)
 _UNSUPPORTED_NONE = (
     "No measured action unit belongs to the pattern of {expression}; the word rests on the face"
     " as a whole.",
@@ -139,33 +159,16 @@ _UNSUPPORTED_SOME = (
 )
 
 
-MAKES_CLAIMS = ("this is the pattern called", "together this reads as")
-SPEAKS_CLAIMS = ("which speaks for", "this points to")
-GOES_CLAIMS = ("which can go with", "as can be in")
-NOTHING_CLAIMS = ("stands out", "action units is active")
-NO_PATTERN_CLAIMS = ("belongs to the pattern of", "not part of the pattern of", "do not show")
-"""Clauses by which `check` knows what a sentence argues: the AUs make the pattern, speak for it, or
-can go with it; no AU is seen; none that is seen belongs to it. Each stands in a wording above."""
-
-
-def vocabulary() -> frozenset[str]:
-    """Every word that an explanation may be made of, in lower case."""
-    wordings = [*_MAKES, *_SPEAKS, *_GOES, *_BESIDE, *_NEUTRAL_NONE, *_NEUTRAL_SOME]
-    wordings += [*_UNSUPPORTED_NONE, *_UNSUPPORTED_SOME]
-    texts = [re.sub(r"\{\w+\}", "", text) for text in wordings]
-    texts += [au.movement for au in AUS] + [*EXPRESSIONS, "and"]
-    return frozenset(word for text in texts for word in words(text))
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, bare numbers too; without keys like AU12, and marks."""
-    return re.findall(r"\w+", re.sub(r"\bAU\d+\b", " ", text).lower())
-
-
 def _neutral(keys: Sequence[str], pick: Pick) -> str:
     if not keys:
         return pick(_NEUTRAL_NONE)
-    return pick(_NEUTRAL_SOME).format(reason=_capital(_clauses(keys)))
+    made = any(
+        len(speaking_for(word, keys)[0]) >= PATTERNS[word].enough
+        for word in EXPRESSIONS
+        if PATTERNS[word].core and not PATTERNS[word].one_sided
+    )
+    options = _NEUTRAL_AGAINST if made else _NEUTRAL_SOME
+    return pick(options).format(reason=_capital(_clauses(keys)))
 
 
 def _unsupported(expression: str, others: Sequence[str], pick: Pick) -> str:

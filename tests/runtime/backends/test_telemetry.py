@@ -23,7 +23,7 @@ def test_reading_a_face_leaves_nothing_at_home(toy_bundle, tmp_path):
     known = ("CI", "GITHUB", "GITLAB", "BUILD", "JENKINS", "TF_", "TRAVIS", "PYTEST", "ORT_", "XDG")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(known)}
     environment["HOME"] = str(tmp_path)
-    command = [sys.executable, "-c", READ, str(toy_bundle)]
+    command = [sys.executable, "-I", "-c", READ, str(toy_bundle)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == []

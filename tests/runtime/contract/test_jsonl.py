@@ -72,7 +72,7 @@ def test_an_explanation(reading):
     assert row["explanation"]["aus"] == ["AU12", "AU25"]
     assert row["explanation"]["source"] == "template"
     cells = jsonl.flat(row)
-    assert cells["explanation"] == row["explanation"]["text"]
+    assert cells["explanation"] == row["explanation"]["text"].replace("\n", " ")
     assert cells["explanation_source"] == "template"
 
 

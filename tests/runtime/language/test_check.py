@@ -8,6 +8,7 @@ from feallm.runtime.contract.aus import AUS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.language import check, template, wording
 
+NOT_ITS_LIST = "does not follow from its list"
 SMILE = (
     "AUs: AU6 cheek raiser (slight), AU12 lip corner puller (strong), AU25 lips part (clear)\n"
     "Expression: happiness\n"
@@ -73,7 +74,7 @@ FALSE = {
     "lines in another order": ("\n".join(reversed(SMILE.split("\n"))), "form"),
     "no reason": (SMILE.split("\nWhy")[0], "form"),
     "cut in its list": (SMILE[:60], "form"),
-    "cut in its reason": (SMILE[:-20], "broke off"),
+    "cut in its reason": (SMILE[:-20], NOT_ITS_LIST),
     "said twice": (f"{SMILE}\n{SMILE}", ""),
     "wrong expression": (SMILE.replace("happiness", "anger"), "the model said anger, the heads"),
     "absent in the list": (
@@ -94,7 +95,7 @@ FALSE = {
     "absent by a small number": (SMILE.replace("(AU6)", "(au7)"), ""),
     "absent by a bare number": (
         SMILE.replace("(AU25);", "(AU25), the measured action unit 26 is active;"),
-        "unknown word '26'",
+        NOT_ITS_LIST,
     ),
     "twice": (
         SMILE.replace("AU25 lips part", "AU12 lip corner puller (strong), AU25 lips part"),
@@ -116,7 +117,8 @@ FALSE = {
     "another expression at a beginning": (f"{SMILE} Anger reads as anger.", "spoke of anger"),
     "a capital other expression": (f"{SMILE} Fear as well.", "spoke of fear"),
     "degree off by two": (SMILE.replace("(slight)", "(strong)"), "called AU6 strong"),
-    "a feeling": (SMILE.replace("this is", "this person is glad and"), "unknown word 'person'"),
+    "a feeling": (SMILE.replace("this is", "this person is glad and"), NOT_ITS_LIST),
+    "a false sentence of true words": (SMILE.replace("are pulled", "are not pulled"), NOT_ITS_LIST),
     "none of them": (
         "AUs: none\nExpression: happiness\nWhy: The measured action units do not show happiness;"
         " it is read from the face as a whole.",
@@ -184,3 +186,14 @@ def test_contempt_on_both_sides_is_no_pattern(reading_of):
     )
     assert check.fault(text, reading_of("contempt", AU12=(4.0, 0.5))) is None
     assert check.fault(text, reading_of("contempt", AU12=(4.0, 3.9))) is not None
+
+
+def test_neutral_may_not_pass_over_what_was_measured(reading_of):
+    """ "Nothing else is seen" is false when the list leaves out a measured AU."""
+    reading = reading_of("neutral", AU2=2.5, AU25=2.5)
+    text = (
+        "AUs: AU2 outer brow raiser (clear)\nExpression: neutral\n"
+        "Why: The outer brows are raised (AU2); nothing else is seen, which reads as neutral."
+    )
+    assert "passed over" in (check.fault(text, reading) or "")
+    assert check.fault(text, reading_of("neutral", AU2=2.5)) is None
