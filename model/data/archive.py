@@ -24,6 +24,7 @@ def read(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
+    # NotImplementedError is how zipfile names a compression that it does not know.
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(f"{path}: not a readable .npz file: {error}") from error
     if missing := [name for name in needed if name not in arrays]:

@@ -80,6 +80,7 @@ def study(name: str, data: Path, seconds: float) -> dict[str, object]:
     test = np.flatnonzero(fer.usable & (truth >= 0) & outside)
     mean_points = points_in_box((0, 0, ferplus.SIDE_PX, ferplus.SIDE_PX), MEAN_POINTS_CROP)
     to_mean = crop_matrix(mean_points, geometry)
+    # torch runs this form of `to`, but its stub does not know it.
     model = Probe(geometry, len(keys)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
     average = torch.optim.swa_utils.AveragedModel(

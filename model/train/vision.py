@@ -73,6 +73,7 @@ def train(
     rows, held = split(faces)
     torch.manual_seed(plan.seed)
     network = VisionNetwork(config.vision, config.language.width)
+    # torch runs this form of `to`, but its stub does not know it.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Average(network, recipe.average)
     optimizer = torch.optim.AdamW(_groups(network, recipe.decay), lr=plan.rate)
