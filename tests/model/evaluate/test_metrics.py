@@ -75,3 +75,72 @@ def test_the_interval_is_that_of_resampled_faces():
     assert high == pytest.approx(np.quantile(shares, 0.975), abs=0.006)
     assert metrics.interval(correct) == metrics.interval(correct)
     assert all(math.isnan(v) for v in metrics.interval(correct[:0]))
+
+
+SHROUT_FLEISS = np.array(
+    [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float
+)
+"""Their Table 2: six targets, four judges; ICC(3,1) = .71 in their Table 4."""
+
+
+def naive_icc31(ratings):
+    """Out of the two-way table of squares, as the paper writes it."""
+    n, k = ratings.shape
+    total = ((ratings - ratings.mean()) ** 2).sum()
+    targets = k * ((ratings.mean(1) - ratings.mean()) ** 2).sum()
+    judges = n * ((ratings.mean(0) - ratings.mean()) ** 2).sum()
+    bms, ems = targets / (n - 1), (total - targets - judges) / ((n - 1) * (k - 1))
+    return (bms - ems) / (bms + (k - 1) * ems)
+
+
+def test_icc31_of_shrout_and_fleiss():
+    assert round(metrics.icc31(SHROUT_FLEISS), 2) == 0.71
+    assert metrics.icc31(SHROUT_FLEISS) == pytest.approx(naive_icc31(SHROUT_FLEISS))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_icc31_of_two_raters(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(0, 5, 30)
+    pair = np.stack([truth, truth * 0.5 + rng.normal(1, 1, 30)], 1)
+    assert metrics.icc31(pair) == pytest.approx(naive_icc31(pair))
+    shift = pair + [[0, 7]]  # a rater's own shift does not count
+    assert metrics.icc31(shift) == pytest.approx(metrics.icc31(pair))
+
+
+def test_icc31_at_its_ends():
+    truth = np.array([0.0, 1, 2, 5])
+    assert metrics.icc31(np.stack([truth, truth + 1], 1)) == pytest.approx(1)
+    assert metrics.icc31(np.stack([truth, -truth], 1)) == pytest.approx(-1)
+    assert metrics.icc31(np.stack([truth, np.ones(4)], 1)) == pytest.approx(0)
+    for unknown in (np.full((4, 2), 0.1), np.zeros((1, 2)), np.zeros((0, 2)), truth[:, None]):
+        assert math.isnan(metrics.icc31(unknown))
+
+
+def square(table):
+    """Two readers' classes out of a table of counts: row = the first's class."""
+    table = np.array(table)
+    a, b = np.indices(table.shape).reshape(2, -1)
+    return np.repeat(a, table.ravel()), np.repeat(b, table.ravel())
+
+
+def test_kappa_of_two_classes():
+    """The common example of 50 grant proposals: po = .7, pe = .5."""
+    assert metrics.cohen_kappa(*square([[20, 5], [10, 15]])) == pytest.approx(0.4)
+
+
+def test_kappa_of_three_classes():
+    """By hand: po = (30 + 20 + 5) / 80 = .6875; pe = (40 * 38 + 30 * 30 + 10 * 12) / 6400
+    = .396875; (.6875 - .396875) / .603125 = .48187."""
+    a, b = square([[30, 8, 2], [5, 20, 5], [3, 2, 5]])
+    assert metrics.cohen_kappa(a, b) == pytest.approx(0.481865, abs=1e-6)
+    assert metrics.cohen_kappa(b, a) == pytest.approx(metrics.cohen_kappa(a, b))
+
+
+def test_kappa_at_its_ends():
+    a = np.array([0, 1, -1, 1])
+    assert metrics.cohen_kappa(a, a) == 1
+    assert metrics.cohen_kappa(np.array([0, 1]), np.array([1, 0])) == -1
+    assert metrics.cohen_kappa(np.array([0, 1]), np.array([0, 0])) == 0  # chance would do as well
+    assert math.isnan(metrics.cohen_kappa(a[:0], a[:0]))
+    assert math.isnan(metrics.cohen_kappa(np.zeros(3), np.zeros(3)))
