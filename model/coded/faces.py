@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,7 @@ TEST_QUOTA = {"fer": 50, "lfw": 60, "london": 30, "clips": 10}
 TRAIN_QUOTA = {"fer": 60, "lfw": 60, "london": 30}
 CLIPS = {"expressions": 4, "face_moving": 2, "people3": 2, "small_face": 2}
 COLUMNS = ("id", "source", "name", "expression", *(f"{axis}{k}" for k in range(5) for axis in "xy"))
-_HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,7 @@ class Shared:
         if source == "london":
             found = cv2.imread(str(self.data / "london" / f"{name}.webp"), cv2.IMREAD_COLOR)
         elif source == "clips":
-            clip, frame = name.split(":")
-            capture = cv2.VideoCapture(str(self.data / "clips" / f"{clip}.mp4"))
-            found = None
-            for _ in range(int(frame) + 1):  # seeking is not exact
-                there, found = capture.read()
-                found = found if there else None
-            capture.release()
+            found = self._frame(name)
         else:
             path, row = self._place(source, name)
             images, _ = self.archive(path)
@@ -72,6 +67,38 @@ class Shared:
         if found is None:
             raise InputError(f"{self.data}: no picture {name} of {source}")
         return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def encoded(self, source: str, name: str) -> bytes:
+        """The picture's file as it lies in the folder; a clip's frame as PNG, which loses nothing.
+
+        `InputError` where it is not in the folder."""
+        if source == "clips":
+            found = self._frame(name)
+            if found is None:
+                raise InputError(f"{self.data}: no picture {name} of {source}")
+            return cv2.imencode(".png", found)[1].tobytes()
+        if source == "london":
+            path = self.data / "london" / f"{name}.webp"
+            try:
+                return path.read_bytes()
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        path, row = self._place(source, name)
+        images = self.archive(path)[0]
+        if row >= len(images):
+            raise InputError(f"{path}: no picture {row}")
+        return images[row]
+
+    def _frame(self, name: str) -> cv2.typing.MatLike | None:
+        """Frame of a clip (H, W, 3) BGR, or none."""
+        clip, frame = name.split(":")
+        capture = cv2.VideoCapture(str(self.data / "clips" / f"{clip}.mp4"))
+        found = None
+        for _ in range(int(frame) + 1):  # seeking is not exact
+            there, found = capture.read()
+            found = found if there else None
+        capture.release()
+        return found
 
     def _place(self, source: str, name: str) -> tuple[Path, int]:
         if source == "lfw":
@@ -87,7 +114,7 @@ class Shared:
 
 def listed(part: Part) -> list[CodedFace]:
     """The committed list."""
-    return read(_HERE / f"{part}.csv")
+    return read(FOLDER / f"{part}.csv")
 
 
 def read(path: Path) -> list[CodedFace]:
@@ -118,7 +145,7 @@ def write(faces: Sequence[CodedFace], path: Path) -> None:
 def draw(data: Path, part: Part) -> list[CodedFace]:
     """Draw a part's faces. A face without five points is passed over for the next of its kind."""
     shared = Shared(data)
-    points = _Points(shared)
+    points = Points(shared)
     rng = np.random.default_rng(SEEDS[part])
     quota = TEST_QUOTA if part == "test" else TRAIN_QUOTA
     named: list[tuple[str, str, str, NDArray[np.float64]]] = []
@@ -131,12 +158,10 @@ def draw(data: Path, part: Part) -> list[CodedFace]:
         }[source]()
         named += [
             (source, name, word, place)
-            for name, word, place in _spread(
-                strata, count, rng, lambda name, source=source: points.find(source, name)
-            )
+            for name, word, place in _spread(strata, count, rng, partial(points.find, source))
         ]
     order = rng.permutation(len(named))  # readers must not see blocks of one source
-    letter = part[0].upper()
+    letter = {"test": "T", "train": "D"}[part]  # no id in both lists
     return [CodedFace(f"{letter}{k + 1:03d}", *named[i]) for k, i in enumerate(order)]
 
 
@@ -226,7 +251,7 @@ def _clips(shared: Shared) -> Stratum:
     return strata
 
 
-class _Points:
+class Points:
     """Five points of a picture: MediaPipe's where FER has them, else YuNet's largest face."""
 
     def __init__(self, shared: Shared) -> None:
@@ -235,15 +260,20 @@ class _Points:
         if not teacher.is_file():
             raise InputError(f"{teacher}: no such detector file")
         self.detector = cv2.FaceDetectorYN.create(str(teacher), "", (320, 320), 0.6)
-        self.fer: dict[str, NDArray[np.float64]] = {}
+
+    @cached_property
+    def fer(self) -> dict[str, NDArray[np.float64]]:
+        """Points by name; read when first asked for, since other sources do without FER."""
+        points5: dict[str, NDArray[np.float64]] = {}
         for split in ("train", "valid"):
-            marks = pseudo.read(shared.data / "fer" / f"mediapipe_{split}.npz")
-            rows = shared.archive(shared.data / "fer" / f"{split}.npz")[1]["row"]
-            self.fer |= {
+            marks = pseudo.read(self.shared.data / "fer" / f"mediapipe_{split}.npz")
+            rows = self.shared.archive(self.shared.data / "fer" / f"{split}.npz")[1]["row"]
+            points5 |= {
                 f"{split}:{row}": points.astype(np.float64)
                 for row, points, found in zip(rows, marks.points5, marks.found, strict=True)
                 if found
             }
+        return points5
 
     def find(self, source: str, name: str) -> NDArray[np.float64] | None:
         """Points (5, 2), or none."""
