@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.model.evaluate import metrics, sets
+from feallm.model.evaluate import figures as of
+from feallm.model.evaluate import sets
 from feallm.model.evaluate import words as words_score
+from feallm.model.evaluate.figures import Outputs
 from feallm.runtime.analyze import Analyzer
 from feallm.runtime.backends.base import (
     AU_INTENSITY,
@@ -24,14 +26,13 @@ from feallm.runtime.backends.base import (
 )
 from feallm.runtime.backends.onnx import OnnxVision
 from feallm.runtime.bundle.open import Bundle, open_bundle
-from feallm.runtime.contract.aus import AU_KEYS
+from feallm.runtime.contract.aus import AU_KEYS, N_AUS
 from feallm.runtime.contract.errors import BackendError
-from feallm.runtime.contract.expressions import EXPRESSIONS, N_EXPRESSIONS
+from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.frame import Face
 from feallm.runtime.language.explain import Speaker
 from feallm.runtime.vision import decode
 
-Outputs = dict[str, NDArray[np.float32]]
 NOBODY = Face((0.0, 0.0, 1.0, 1.0), None, 1.0)
 
 
@@ -65,12 +66,8 @@ def run(
         else np.zeros((0, 1), np.float32)
         for key in VISION_OUTPUTS
     }
-    figures: dict[str, Any] = {"split": name, "n": len(rows), "bundle": analyzer.bundle.digest}
-    if data.expression is not None:
-        figures["expression"] = expression_figures(outputs, data.expression[rows])
-    figures["aus"] = {}
-    if data.au is not None:
-        figures["aus"] = au_figures(outputs, data.au[rows], manifest.thresholds)
+    figures = {"split": name, "n": len(rows), "bundle": analyzer.bundle.digest}
+    figures |= _figures(outputs, data, manifest.thresholds)
     if words and data.expression is not None:
         speaker = Speaker(analyzer.bundle)
         readings = [decode.reading(outputs, k, NOBODY, manifest) for k in range(len(rows))]
@@ -85,59 +82,22 @@ def run(
     return Scored(rows, outputs, figures)
 
 
-def expression_figures(outputs: Outputs, truth: NDArray[np.int64]) -> dict[str, Any]:
-    """Accuracy with its interval, macro F1, and F1 and count of each class."""
-    there = truth >= 0
-    predicted, truth = outputs[EXPRESSION][there].argmax(1), truth[there]
-    correct = predicted == truth
-    classes = {
-        word: {
-            "n": int((truth == k).sum()),
-            "f1": _plain(metrics.f1(predicted == k, truth == k)),
-            "recall": _plain(float(correct[truth == k].mean())) if (truth == k).any() else None,
-        }
-        for k, word in enumerate(EXPRESSIONS)
-    }
-    return {
-        "n": len(truth),
-        "accuracy": _plain(float(correct.mean())) if len(truth) else None,
-        "accuracy_95": [_plain(v) for v in metrics.interval(correct)],
-        "macro_f1": metrics.macro_f1(predicted, truth, N_EXPRESSIONS),
-        "classes": classes,
-    }
-
-
-def au_figures(
-    outputs: Outputs, au: NDArray[np.float64], thresholds: dict[str, float]
-) -> dict[str, dict[str, Any]]:
-    """For each AU that is known somewhere and was trained: AUC, F1 at the shipped threshold, and
-    absolute error of the intensity where the labels are more than 0 and 1. Present is >= 1 (A)."""
-    result = {}
-    for k, key in enumerate(AU_KEYS):
-        if key not in thresholds:
-            continue
-        threshold = thresholds[key]
-        known = np.isfinite(au[:, k])
-        if not known.any():
-            continue
-        value, probability = au[known, k], outputs[AU_PROBABILITY][known, k].astype(np.float64)
-        true, called = value >= 1, probability >= threshold
-        graded = bool(((value > 0) & (value != 1)).any())
-        error = np.abs(outputs[AU_INTENSITY][known, k].max(1) - value).mean()
-        result[key] = {
-            "n": int(known.sum()),
-            "positives": int(true.sum()),
-            "auc": _plain(metrics.auc(probability, true)),
-            "f1": _plain(metrics.f1(called, true)),
-            "called": int(called.sum()),
-            "mean_absolute_error": _plain(float(error)) if graded else None,
-        }
-    return result
-
-
-def _plain(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return None if np.isnan(value) else value
+def _figures(outputs: Outputs, data: sets.Labelled, thresholds: dict[str, float]) -> dict[str, Any]:
+    """Everything that is computed from the answers and labels of the labelled rows."""
+    rows = data.rows
+    figures: dict[str, Any] = {}
+    if data.stand_in is not None:
+        figures["points_missing"] = int(data.stand_in[rows].sum())
+    expression = None if data.expression is None else data.expression[rows]
+    if expression is not None:
+        figures["expression"] = of.expression_figures(outputs, expression)
+    au = np.full((len(rows), N_AUS), np.nan) if data.au is None else data.au[rows]
+    trained, untrained = of.answers(outputs, au, thresholds)
+    figures |= of.au_figures(trained, len(rows))
+    figures["not_trained"] = untrained
+    slices = {name: values[rows] for name, values in data.slices.items()}
+    figures["slices"] = of.slice_figures(trained, outputs, expression, slices)
+    return figures
 
 
 def predictions(scored: Scored, trained: tuple[str, ...]) -> str:

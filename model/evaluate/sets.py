@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Labelled:
     expression: NDArray[np.int64] | None  # (N,) 0–7, or -1 where left out
     au: NDArray[np.float64] | None  # (N, 20) intensity, or 0 and 1; NaN = not known
     points5: NDArray[np.float64] | None  # (N, 5, 2) pixels; NaN = not known
+    stand_in: NDArray[np.bool_] | None = None  # (N,) where points5 lacks the face's own points
+    slices: dict[str, NDArray[np.str_]] = field(default_factory=dict)  # (N,) each; "" = in none
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -55,16 +57,17 @@ def read(data: Path, name: str) -> Labelled:
         if not np.isin(given, np.arange(-1, N_EXPRESSIONS)).all():
             raise InputError(f"{path}: expression must be 0–7, or -1 for none")
         expression = given.astype(np.int64)
-    au = points5 = None
+    au = points5 = stand_in = None
     if "au" in arrays:
         au = _shaped(path, "au", arrays["au"], (count, N_AUS)).astype(np.float64)
         if (au < 0).any() or (au > INTENSITY_MAX).any():
             raise InputError(f"{path}: au must be 0–5, or NaN where it is not known")
     if "points5" in arrays:
         points5 = _shaped(path, "points5", arrays["points5"], (count, 5, 2)).astype(np.float64)
+        stand_in = np.asarray(~np.isfinite(points5).all((1, 2)))
     if expression is None and au is None:
         raise InputError(f"{path}: neither votes, expression nor au in it")
-    return Labelled(path, images, expression, au, points5)
+    return Labelled(path, images, expression, au, points5, stand_in)
 
 
 def _shaped(path: Path, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
