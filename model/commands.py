@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -70,6 +70,38 @@ def sheet(
     sheet.write_sheet(out, sheet.scale_sheet(pack.read(source), au, seed=seed))
 
 
+@data.command("agreement")
+def agreement(
+    first: Annotated[Path | None, typer.Option("--a", help="codes; else the committed A")] = None,
+    second: Annotated[Path | None, typer.Option("--b", help="codes; else the committed B")] = None,
+) -> None:
+    """Print how far the two readers of the coded test faces agree, AU by AU (Cohen's kappa)."""
+    from feallm.model.coded import codes
+    from feallm.model.evaluate import coded, show
+
+    default = coded.code_files("test")
+    a, b = (codes.read(chosen or own) for chosen, own in zip((first, second), default, strict=True))
+    show.agreement(codes.agreement(a, b))
+
+
+@data.command("freeze")
+def freeze(
+    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")],
+    renders: Annotated[Path | None, typer.Option(help="folder of a pack of renders")] = None,
+    again: Annotated[bool, typer.Option("--again", help="change what is frozen already")] = False,
+) -> None:
+    """Freeze the sets that `evaluate` knows by name: size and hash of each, to be committed."""
+    from feallm.model.evaluate import frozen, named
+
+    found, left_out = named.entries(shared, renders)
+    changed = frozen.freeze(found, again=again)
+    for name, entry in found.items():
+        word = "frozen" if name in changed else "as it was frozen"
+        typer.echo(f"{name}  {entry.n} faces, sha256 {entry.sha256[:12]}…, {word}")
+    for line in left_out:
+        typer.echo(line)
+
+
 @train.callback(invoke_without_command=True)
 def train_size(
     source: Annotated[Path, typer.Option("--pack", help="folder of a pack")],
@@ -105,9 +137,22 @@ def train_size(
 
 @evaluate.callback(invoke_without_command=True)
 def evaluate_split(
-    source: Annotated[Path, typer.Option("--data", help="data file .npz, or a folder of them")],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="data file .npz, or a folder of them; shared data; a pack of renders",
+            readable=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option("--json", help="figures to write")],
-    split: Annotated[str, typer.Option(help="name of the split; in a folder, NAME.npz")],
+    split: Annotated[
+        str,
+        typer.Option(
+            help="london-even, lfw-test, coded-test, coded-train or renders-frozen, which are "
+            "frozen; else a name of yours: in a folder, NAME.npz"
+        ),
+    ],
     bundle: Annotated[Path | None, typer.Option(help="bundle; without it, the shipped one")] = None,
     artifact: Annotated[
         str | None, typer.Option(help="one of the bundle's files; a GGUF reads the texts too")
@@ -121,14 +166,14 @@ def evaluate_split(
 
     from rich.progress import Progress
 
-    from feallm.model.evaluate import run, sets
+    from feallm.model.evaluate import named, run, show
 
     if checkpoint is not None and (artifact is not None or words):
         raise UsageError(
             "--checkpoint scores the eyes of a checkpoint",
             hint="--artifact and --words ask for a bundle; export the checkpoint first",
         )
-    labelled = sets.read(source, split)
+    labelled = named.read(source, split)
     scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint)
     words = words or of_words
     with scoring as analyzer:
@@ -151,7 +196,7 @@ def evaluate_split(
             trained = analyzer.bundle.manifest.aus_trained
             _write(predictions, run.predictions(scored, trained))
     _write(out, json.dumps(scored.figures, indent=1) + "\n")
-    _show(scored.figures)
+    show.figures(scored.figures)
 
 
 def _write(path: Path, text: str) -> None:
@@ -164,27 +209,3 @@ def _write(path: Path, text: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _show(figures: dict[str, Any]) -> None:
-    typer.echo(f"{figures['split']}: {figures['n']} faces, {figures['artifact']}")
-    if expression := figures.get("expression"):
-        if expression["n"]:
-            low, high = expression["accuracy_95"]
-            typer.echo(
-                f"expression  accuracy {expression['accuracy']:.4f} (95 % {low:.4f}–{high:.4f})"
-                f"  macro F1 {expression['macro_f1']:.4f}"
-            )
-        for word, line in expression["classes"].items():
-            f1 = "–" if line["f1"] is None else f"{line['f1']:.3f}"
-            typer.echo(f"  {word:10} n {line['n']:5}  F1 {f1}")
-    for key, line in figures["aus"].items():
-        auc = "–" if line["auc"] is None else f"{line['auc']:.3f}"
-        f1 = "–" if line["f1"] is None else f"{line['f1']:.3f}"
-        typer.echo(f"{key:5} n {line['n']:5}  positives {line['positives']:5}  AUC {auc}  F1 {f1}")
-    if words := figures.get("words"):
-        typer.echo(
-            f"words       accuracy {words['accuracy']:.4f}  unparsed {words['unparsed']:.4f}"
-            f"  replaced {words['replaced']:.4f}"
-            f"  with another face's tokens {words['accuracy_swapped_tokens']:.4f}"
-        )

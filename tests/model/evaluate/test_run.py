@@ -101,6 +101,12 @@ def test_expression_and_aus_with_unknown_ones(evaluate, split, au_labels, answer
     assert aus["AU12"]["mean_absolute_error"] == pytest.approx(error, rel=1e-5)
     assert aus["AU1"]["mean_absolute_error"] is None
     assert aus["AU25"]["auc"] is None
+    assert figures["not_trained"] == {"AU4": {"n": 6, "positives": 3}}
+    (row,) = (line for line in text.splitlines() if line.startswith("AU4 "))
+    assert row.split() == ["AU4", "6", "3", "not", "trained"]
+    low, high = aus["AU12"]["mean_absolute_error_95"]
+    assert low <= aus["AU12"]["mean_absolute_error"] <= high
+    assert figures["mean_auc"] is None and figures["mean_auc_aus"] == []  # too few faces
 
 
 def test_aus_alone(evaluate, split, au_labels):
@@ -132,7 +138,10 @@ def test_points_in_the_file_are_used(evaluate, split, votes):
     plain = evaluate(split("plain", count=4, votes=votes(0, 1, 2, 3)))[3]
     points = np.tile([[10, 20], [25, 19], [18, 25], [12, 33], [24, 33]], (4, 1, 1)).astype(float)
     points[2] = np.nan
-    placed = evaluate(split("placed", count=4, votes=votes(0, 1, 2, 3), points5=points))[3]
+    _, _, figures, placed = evaluate(
+        split("placed", count=4, votes=votes(0, 1, 2, 3), points5=points)
+    )
+    assert figures["points_missing"] == 1
     assert [a == b for a, b in zip(plain[1:], placed[1:], strict=True)] == [0, 0, 1, 0]
 
 
