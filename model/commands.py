@@ -55,51 +55,89 @@ def teacher(
     typer.echo(f"{out}  {int(marks.found.sum())} of {len(au)} faces with pseudo-AUs")
 
 
+@data.command("render")
+def render(
+    n: Annotated[int, typer.Option(min=1, help="number of faces")],
+    seed: Annotated[int, typer.Option(help="other seeds give other people")],
+    out: Annotated[Path, typer.Option(help="folder of the pack")],
+    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")] = Path(
+        "../shared/data"
+    ),
+    head: Annotated[
+        Path | None, typer.Option(help="ICT-FaceKit's folder, or an .npz, in place of the shared")
+    ] = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="people and mix of the frozen test set")
+    ] = False,
+    photos: Annotated[
+        Path | None, typer.Option(help="bank of neutral photographs to move instead")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; else one a core")] = None,
+) -> None:
+    """Draw faces with action units known from the head's geometry; resumes where it was stopped."""
+    import os
+
+    from rich.progress import Progress
+
+    from feallm.model.synth import pack
+
+    grounds = shared / "backgrounds" / "backgrounds.npz"
+    job = pack.Job(
+        head or shared / "head" / "ict_head.npz",
+        grounds if grounds.is_file() else None,
+        n,
+        seed,
+        frozen,
+        photos,
+    )
+    if job.backgrounds is None:
+        typer.echo(f"{grounds}: not there, so every ground is plain", err=True)
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("faces", total=n)
+        parts = pack.make(
+            job, out, workers=workers or os.cpu_count() or 1, step=lambda k: bar.advance(task, k)
+        )
+    size = sum(part.stat().st_size for part in parts) / 2**20
+    typer.echo(f"{out}  {n} faces in {len(parts)} parts, {size:.1f} MiB")
+
+
+@data.command("bank")
+def bank(
+    out: Annotated[Path, typer.Option(help="data file .npz to write")],
+    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")] = Path(
+        "../shared/data"
+    ),
+    points: Annotated[
+        Path | None, typer.Option(help="points of LFW, London and CC0 (synth/landmarks.py)")
+    ] = None,
+) -> None:
+    """Collect neutral photographs whose faces `render --photos` may move."""
+    from feallm.model.synth import bank
+
+    found = bank.collect(shared, points)
+    bank.write(found, out)
+    typer.echo(f"{out}  {len(found.names)} neutral faces")
+
+
 @data.command("sheet")
 def sheet(
     source: Annotated[Path, typer.Option("--pack", help="folder of a pack")],
-    au: Annotated[str, typer.Option(help="action unit, as AU12")],
     out: Annotated[Path, typer.Option(help="PNG or JPEG to write")],
+    au: Annotated[str | None, typer.Option(help="rows of rising intensity of one AU")] = None,
     seed: int = 1,
 ) -> None:
-    """Draw faces in rows of rising pseudo-intensity of one AU."""
+    """Draw a contact sheet of a pack, to look at: 64 random faces, or one AU's scale."""
     from feallm.model.data import pack, sheet
 
-    if au not in AU_INDEX:
+    if au is not None and au not in AU_INDEX:
         raise UsageError(f"no action unit named {au!r}", hint=f"there are {', '.join(AU_INDEX)}")
-    sheet.write_sheet(out, sheet.scale_sheet(pack.read(source), au, seed=seed))
-
-
-@data.command("agreement")
-def agreement(
-    first: Annotated[Path | None, typer.Option("--a", help="codes; else the committed A")] = None,
-    second: Annotated[Path | None, typer.Option("--b", help="codes; else the committed B")] = None,
-) -> None:
-    """Print how far the two readers of the coded test faces agree, AU by AU (Cohen's kappa)."""
-    from feallm.model.coded import codes
-    from feallm.model.evaluate import coded, show
-
-    default = coded.code_files("test")
-    a, b = (codes.read(chosen or own) for chosen, own in zip((first, second), default, strict=True))
-    show.agreement(codes.agreement(a, b))
-
-
-@data.command("freeze")
-def freeze(
-    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")],
-    renders: Annotated[Path | None, typer.Option(help="folder of a pack of renders")] = None,
-    again: Annotated[bool, typer.Option("--again", help="change what is frozen already")] = False,
-) -> None:
-    """Freeze the sets that `evaluate` knows by name: size and hash of each, to be committed."""
-    from feallm.model.evaluate import frozen, named
-
-    found, left_out = named.entries(shared, renders)
-    changed = frozen.freeze(found, again=again)
-    for name, entry in found.items():
-        word = "frozen" if name in changed else "as it was frozen"
-        typer.echo(f"{name}  {entry.n} faces, sha256 {entry.sha256[:12]}…, {word}")
-    for line in left_out:
-        typer.echo(line)
+    faces = pack.read(source)
+    drawn = (
+        sheet.random_sheet(faces, seed=seed)
+        if au is None
+        else sheet.scale_sheet(faces, au, seed=seed)
+    )
+    sheet.write_sheet(out, drawn)
 
 
 @train.callback(invoke_without_command=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from feallm.model.data.pack import Faces
 from feallm.runtime.contract.aus import AU_INDEX
@@ -36,9 +37,34 @@ def scale_sheet(faces: Faces, key: str, *, seed: int, columns: int = 16) -> Imag
     return np.asarray(np.vstack(rows), np.uint8)
 
 
-def _strip(width: int, text: str) -> Image:
+def random_sheet(faces: Faces, *, seed: int, side: int = 8) -> Image:
+    """`side` x `side` random faces of a pack at the crop's own size, each with the AUs it is
+    labelled with: number, then intensity (left/right where they differ)."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(faces.pictures))[: side * side]
+    tiles = []
+    for i in chosen:
+        points = faces.points5[i] if np.isfinite(faces.points5[i]).all() else faces.mean5[i]
+        crop = warp(faces.pictures[i], crop_matrix(points))
+        tiles.append(np.vstack([crop, _strip(crop.shape[1], _labels(faces.au_sides[i]), 0.28)]))
+    blank = np.full_like(tiles[0], 255) if tiles else np.zeros((16, 112), np.uint8)
+    tiles += [blank] * (side * side - len(tiles))
+    rows = [np.hstack(tiles[k : k + side]) for k in range(0, side * side, side)]
+    return np.asarray(np.vstack(rows), np.uint8)
+
+
+def _labels(au_sides: NDArray[np.float32]) -> str:
+    found = []
+    for key, k in AU_INDEX.items():
+        left, right = (round(float(v)) for v in np.nan_to_num(au_sides[k]))
+        if max(left, right) >= 1:
+            found.append(f"{key[2:]}:{left}" + ("" if left == right else f"/{right}"))
+    return " ".join(found)
+
+
+def _strip(width: int, text: str, size: float = 0.42) -> Image:
     strip = np.full((16, width), 255, np.uint8)
-    cv2.putText(strip, text, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 0, 1, cv2.LINE_AA)
+    cv2.putText(strip, text, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, size, 0, 1, cv2.LINE_AA)
     return strip
 
 

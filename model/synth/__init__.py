@@ -1,0 +1,1 @@
+"""Faces drawn from a morphable head, with action units that follow from its geometry."""
