@@ -140,6 +140,38 @@ def sheet(
     sheet.write_sheet(out, drawn)
 
 
+@data.command("agreement")
+def agreement(
+    first: Annotated[Path | None, typer.Option("--a", help="codes; else the committed A")] = None,
+    second: Annotated[Path | None, typer.Option("--b", help="codes; else the committed B")] = None,
+) -> None:
+    """Print how far the two readers of the coded test faces agree, AU by AU (Cohen's kappa)."""
+    from feallm.model.coded import codes
+    from feallm.model.evaluate import coded, show
+
+    default = coded.code_files("test")
+    a, b = (codes.read(chosen or own) for chosen, own in zip((first, second), default, strict=True))
+    show.agreement(codes.agreement(a, b))
+
+
+@data.command("freeze")
+def freeze(
+    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")],
+    renders: Annotated[Path | None, typer.Option(help="folder of a pack of renders")] = None,
+    again: Annotated[bool, typer.Option("--again", help="change what is frozen already")] = False,
+) -> None:
+    """Freeze the sets that `evaluate` knows by name: size and hash of each, to be committed."""
+    from feallm.model.evaluate import frozen, named
+
+    found, left_out = named.entries(shared, renders)
+    changed = frozen.freeze(found, again=again)
+    for name, entry in found.items():
+        word = "frozen" if name in changed else "as it was frozen"
+        typer.echo(f"{name}  {entry.n} faces, sha256 {entry.sha256[:12]}…, {word}")
+    for line in left_out:
+        typer.echo(line)
+
+
 @train.callback(invoke_without_command=True)
 def train_size(
     source: Annotated[Path, typer.Option("--pack", help="folder of a pack")],
