@@ -52,7 +52,7 @@ SHUT_AT = (0.0, 0.74, 0.8, 0.86, 0.93, 1.0)
 
 
 def share(au_sides: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares 0–1 of the movement at E (20, 2) for intensities 0–5 (20, 2)."""
+    """Shares 0–1 of the movement at E (20, 2) for intensities 0–5 (20, 2), left and right."""
     steps = np.arange(6.0)
     shares = np.interp(au_sides, steps, SHARE_AT)
     shares[AU_INDEX["AU43"]] = np.interp(au_sides[AU_INDEX["AU43"]], steps, SHUT_AT)
@@ -60,8 +60,8 @@ def share(au_sides: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def intensity(moved: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The way back: 0–5; shares beyond 1 stay at 5, below 0 at 0."""
-    return np.interp(moved, SHARE_AT, np.arange(6.0))
+    """The way back, of any shape: 0–5; shares beyond 1 stay at 5, below 0 at 0. Not for AU43."""
+    return np.asarray(np.interp(moved, SHARE_AT, np.arange(6.0)), np.float64)
 
 
 def _columns() -> NDArray[np.float64]:

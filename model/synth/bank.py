@@ -42,8 +42,14 @@ _LIP_GAP = 0.09  # of the eyes' distance
 _FRONTAL = 0.13  # how far the nose tip may stand off the middle between the outer eye corners
 
 
-def neutral(names: list[str], values: Floats, points68: Floats, limits: dict[str, float]) -> Floats:
-    """Which faces (N,) are neutral and near-frontal; `values` (N, 52) blendshapes 0–1."""
+def neutral(
+    names: list[str], values: Floats, points68: Floats, limits: dict[str, float]
+) -> NDArray[np.bool_]:
+    """Which faces (N,) are neutral and near-frontal.
+
+    `values` (N, 52): blendshapes 0–1 in the order of `names`; `points68` (N, 68, 2) pixels, NaN
+    where there are none; `limits`: what named blendshapes must stay below.
+    """
     keep = np.isfinite(points68).all((1, 2))
     for name, most in limits.items():
         keep &= values[:, names.index(name)] < most
@@ -56,7 +62,10 @@ def neutral(names: list[str], values: Floats, points68: Floats, limits: dict[str
 
 
 def collect(data: Path, points: Path | None) -> Bank:
-    """The bank of a shared data folder; `points`: file of `landmarks` for the other sets."""
+    """The bank of a shared data folder; `points`: file of `landmarks` for the other sets.
+
+    Raises `InputError` where a set is missing or damaged.
+    """
     shared = coded.Shared(data)
     taken = {(face.source, face.name) for part in ("test", "train") for face in coded.listed(part)}
     images, names, marks = _fer(data, taken)
@@ -83,7 +92,7 @@ def _fer(data: Path, taken: set[tuple[str, str]]) -> tuple[list[bytes], list[str
         data / "fer" / "mediapipe_train.npz", "names", "blendshapes", "points68", "found"
     )
     points68 = found["points68"].astype(np.float32) - 0.5  # pixel centres at whole numbers
-    values = found["blendshapes"].astype(np.float32) / 255
+    values = np.asarray(found["blendshapes"].astype(np.float32) / 255, np.float32)
     keep = neutral([str(n) for n in found["names"]], values, points68, NEUTRAL)
     keep &= found["found"].astype(bool) & split.usable
     groups: set[int] = set()
@@ -100,7 +109,10 @@ def _fer(data: Path, taken: set[tuple[str, str]]) -> tuple[list[bytes], list[str
 
 
 def write(bank: Bank, path: Path) -> None:
-    """The bank as .npz, as `photo.read` takes it."""
+    """The bank as .npz, as `photo.read` takes it.
+
+    Raises `InputError` where it cannot be written.
+    """
     sizes = [len(image) for image in bank.images]
     try:
         with path.open("wb") as file:

@@ -13,7 +13,7 @@ Rng = np.random.Generator
 def develop(picture: Picture, rng: Rng) -> Picture:
     """Tone, focus, grain and codec of a finished picture (H, W, 3) RGB; the size stays.
 
-    Half of the pictures come out gray, as most of the photographs are that a network learns from.
+    Nearly half of the pictures come out gray, as most photographs are that a network learns from.
     """
     out = picture.astype(np.float32)
     if rng.random() < 0.45:
@@ -22,7 +22,8 @@ def develop(picture: Picture, rng: Rng) -> Picture:
     out = _tone(out, rng)
     side = max(picture.shape[:2])
     if rng.random() < 0.35:
-        out = cv2.GaussianBlur(out, (0, 0), float(rng.uniform(0.3, 1.4) * side / 160))
+        sigma = float(rng.uniform(0.3, 1.4) * side / 160)
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), sigma), np.float32)
     elif rng.random() < 0.10:
         out = _motion(out, rng, side)
     if rng.random() < 0.3:
@@ -38,6 +39,7 @@ def develop(picture: Picture, rng: Rng) -> Picture:
 
 
 def _tone(out: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
+    """Brightness and contrast, bent as a film or a phone bends them."""
     levels = np.arange(256, dtype=np.float32) / 255
     levels = levels ** float(np.exp(rng.normal(0, 0.22)))
     levels = 0.5 + (levels - 0.5) * float(np.exp(rng.normal(0.05, 0.2)))
@@ -49,6 +51,7 @@ def _tone(out: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
 
 
 def _motion(out: NDArray[np.float32], rng: Rng, side: int) -> NDArray[np.float32]:
+    """Blurred along a line, as by a shaken camera."""
     n = max(3, int(rng.uniform(0.015, 0.04) * side) | 1)
     kernel = np.zeros((n, n), np.float32)
     angle = rng.uniform(0, np.pi)
@@ -60,11 +63,11 @@ def _motion(out: NDArray[np.float32], rng: Rng, side: int) -> NDArray[np.float32
 
 
 def encode(picture: Picture, rng: Rng) -> bytes:
-    """JPEG bytes; some pictures were a worse JPEG before."""
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    """JPEG bytes of a picture (H, W, 3) RGB; some pictures were a worse JPEG before."""
+    bgr = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
     if rng.random() < 0.3:
         quality = int(rng.uniform(25, 75))
         _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        bgr = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])
     return data.tobytes()

@@ -106,7 +106,7 @@ class Hair:
 
 
 class Canvas:
-    """An OpenGL context with the head's triangles on it. Close it, or use `with`."""
+    """An OpenGL context with the head's triangles on it. Close it."""
 
     def __init__(self, mesh: Mesh, guide: Guide) -> None:
         """Raises `BackendError` where no context can be had."""
@@ -117,7 +117,8 @@ class Canvas:
                 "drawing faces needs moderngl", hint="pip install 'feallm-edge[render]'"
             ) from error
         try:
-            self.gl: Any = moderngl.create_context(standalone=True, backend="egl")
+            create: Any = moderngl.create_context  # its annotations know no backend's name
+            self.gl: Any = create(standalone=True, backend="egl")
         except Exception as error:  # glcontext raises bare exceptions of several kinds
             raise BackendError(
                 f"no OpenGL without a screen: {' '.join(str(error).split())}",
@@ -141,12 +142,6 @@ class Canvas:
         streaks = np.clip(0.5 + 0.22 * streaks / streaks.std(), 0, 1) * 255
         self.strands = gl.texture((512, 128), 1, streaks.astype(np.uint8).tobytes())
         self._eye_polar = _polar(mesh)
-
-    def __enter__(self) -> Canvas:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the context back."""
@@ -257,8 +252,8 @@ class Canvas:
             iris=eyes.iris,
             lid_shade=(lids[0], lids[1], 0.55),
         )
-        rows = mesh.eyes.vertex
-        self.eyes.draw(ball[rows], normal[rows], self._eye_polar)
+        corners = mesh.eyes.vertex
+        self.eyes.draw(ball[corners], normal[corners], self._eye_polar)
 
     def _draw_mouth(self, points: Floats, pose: Pose, tone: tuple[float, float, float]) -> None:
         mesh = self.mesh

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.model.synth import brush
 from feallm.model.synth.skin import SIZE as PAINT
 from feallm.model.synth.skin import Guide
 
@@ -36,7 +37,10 @@ AU_OF_MAP: tuple[dict[str, float], ...] = (
 
 
 def maps(guide: Guide, variant: int) -> NDArray[np.uint8]:
-    """Height maps (12, SIZE, SIZE), 128 = flat, below = grooves."""
+    """Height maps (12, SIZE, SIZE) in the order of `AU_OF_MAP`: 128 = flat, below = grooves.
+
+    `variant` 0 … VARIANTS - 1; rows downwards, as the guide's.
+    """
     rng = np.random.default_rng((42, variant))
     p = guide.points * (SIZE / PAINT)
     cm = guide.cm * SIZE / PAINT
@@ -62,16 +66,11 @@ def _groove(lines: list[Floats], depths: list[float], width: float) -> Floats:
     canvas = np.zeros((SIZE, SIZE), np.float32)
     for line, depth in zip(lines, depths, strict=True):
         single = np.zeros_like(canvas)
-        at = np.round(line * 8).astype(np.int32)
-        cv2.polylines(single, [at], False, float(depth), max(1, round(width)), cv2.LINE_AA, shift=3)
+        brush.stroke(single, line, depth, max(1, round(width)))
         canvas = np.maximum(canvas, single)
     sharp = cv2.GaussianBlur(canvas, (0, 0), 0.75 * width)
     wide = cv2.GaussianBlur(canvas, (0, 0), 2.4 * width)
     return np.asarray(-1.5 * sharp + 1.3 * wide, np.float32)
-
-
-def _mirrored(x: float, middle: float, side: int) -> float:
-    return middle + side * x
 
 
 def _curve(points: list[tuple[float, float]], n: int = 24) -> Floats:
@@ -95,9 +94,9 @@ def _forehead(p: Floats, cm: float, rng: np.random.Generator, near: float, far: 
         for side in (-1, 1):
             xs = np.linspace(near, far, 6)
             dip = 0.35 * (1 - np.cos(xs / 5.6 * np.pi)) * (0.4 if near else -0.3)
-            x = [_mirrored(float(v) * cm, middle, side) for v in xs]
+            x = middle + side * xs * cm
             ys = y + wave + dip * cm + rng.normal(0, 0.05, 6) * cm
-            lines.append(_curve(list(zip(x, ys.tolist(), strict=True))))
+            lines.append(_curve(list(zip(x.tolist(), ys.tolist(), strict=True))))
             depths.append(float(rng.uniform(0.65, 1.0)) * (1 - 0.12 * k))
     return _groove(lines, depths, 0.17 * cm)
 

@@ -79,7 +79,8 @@ class Head:
     def part(self) -> NDArray[np.int64]:
         """Number of each triangle's part (T,), in the order of PARTS: where parts share border
         vertices, the later one owns the triangle."""
-        return np.searchsorted(_STARTS, self.triangles, "right").max(1) - 1
+        owner = np.searchsorted(_STARTS, self.triangles, "right").max(1) - 1
+        return np.asarray(owner, np.int64)
 
     @property
     def digest(self) -> str:

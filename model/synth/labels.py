@@ -26,6 +26,7 @@ JAW_CM = (0.12, 0.30, 0.62, 1.05, 1.6, 2.2)
 """The same for the drop of the lower front teeth (AU26)."""
 SHUT = (0.45, 0.26, 0.2, 0.14, 0.08, 0.02)
 """The same for the opening of the lids as a share of the same eye's at rest (AU43)."""
+_LANDMARKS, _CHEEK_POINTS = 68, 12  # first probes; then cheeks left, cheeks right, teeth
 _DIRECT = ("AU5", "AU25", "AU26", "AU43")
 _OTHERS = (
     "cheekPuff_L cheekPuff_R jawForward jawLeft jawRight mouthClose mouthFunnel mouthLeft "
@@ -49,7 +50,6 @@ class Reader:
     columns: tuple[tuple[str, int], ...]  # AU and side of each of the first columns
     lip_lift: Floats  # (K,) rise of the upper lip's side, cm, that a share of 1 makes, own side
     lid_lift: Floats  # (2,) rise of the upper lid at AU5 E
-    n_landmarks: int
 
     @staticmethod
     def of(head: Head) -> Reader:
@@ -80,7 +80,7 @@ class Reader:
             (SHAPE_WEIGHTS[AU_INDEX["AU5"], side] @ moved).reshape(-1, 3)[list(_UPPER_LID[side]), 1]
             for side in (LEFT, RIGHT)
         ]
-        return Reader(vertices, solve, tuple(columns), lift, np.array([w.mean() for w in wide]), 68)
+        return Reader(vertices, solve, tuple(columns), lift, np.array([w.mean() for w in wide]))
 
     def read(self, rest: Floats, moved: Floats, gaze: Floats | None = None) -> Floats:
         """Intensities (20, 2), 0–5, left and right; AU23 is not read (0).
@@ -95,14 +95,14 @@ class Reader:
         for k, (key, side) in enumerate(self.columns):
             result[AU_INDEX[key], side] = shares[k]
         result[AU_INDEX["AU28"], RIGHT] = result[AU_INDEX["AU28"], LEFT]
-        self._upper_lip(result, shares)
+        self._upper_lip(result)
         for side in (LEFT, RIGHT):
             lid = by_muscle[list(_UPPER_LID[side]), 1].mean()
             wider = opening(rest + by_muscle, side) > opening(rest, side)
             result[AU_INDEX["AU5"], side] = lid / self.lid_lift[side] if wider else 0
         result = intensity(result)
         result[AU_INDEX["AU25"]] = _steps(gap_cm(moved) - gap_cm(rest), GAP_CM)
-        teeth = slice(self.n_landmarks + 2 * _CHEEK_POINTS, None)
+        teeth = slice(_LANDMARKS + 2 * _CHEEK_POINTS, None)
         drop = float((rest - moved)[teeth, 1].mean())
         result[AU_INDEX["AU26"]] = _steps(drop, JAW_CM)
         for side in (LEFT, RIGHT):
@@ -112,7 +112,7 @@ class Reader:
             result[AU_INDEX[key]] = result[AU_INDEX[key]].mean()
         return result
 
-    def _upper_lip(self, result: Floats, shares: Floats) -> None:
+    def _upper_lip(self, result: Floats) -> None:
         """A wrinkled nose lifts the lip as AU10 does."""
         for side in (LEFT, RIGHT):
             lifts = {
@@ -125,21 +125,18 @@ class Reader:
 
 
 def gap_cm(points: Floats) -> float:
-    """Largest opening between the inner lips (P, 3), cm; below 0 where they overlap."""
+    """Largest opening between the inner lips, cm, below 0 where they overlap; probes (P, 3)."""
     return float(max(points[up, 1] - points[low, 1] for up, low in _INNER_LIPS))
 
 
 def opening(points: Floats, side: int) -> float:
-    """Mean distance of the lids' edges of one eye (P, 3), cm."""
+    """Mean distance of the lids' edges of one eye, cm; probes (P, 3), `side` LEFT or RIGHT."""
     upper, lower = points[list(_UPPER_LID[side])], points[list(_LOWER_LID[side])]
     return float((upper[:, 1] - lower[:, 1]).mean())
 
 
 def _steps(value: float, marks: tuple[float, ...]) -> float:
     return float(np.interp(value, marks, np.arange(INTENSITY_MAX + 1)))
-
-
-_CHEEK_POINTS = 12
 
 
 def _cheeks(head: Head) -> NDArray[np.int64]:

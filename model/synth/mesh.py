@@ -116,7 +116,7 @@ class Mesh:
         return np.asarray(moved.reshape(-1, 3), np.float32)
 
     def normals(self, points: Floats) -> Floats:
-        """Unit normals (skin vertices, 3), weighted by area."""
+        """Unit normals (skin vertices, 3) of points (V, 3), weighted by area."""
         a, b, c = (points[self._skin_faces[:, k]] for k in range(3))
         u, v = (b - a).T, (c - a).T
         face = np.stack(
@@ -128,7 +128,10 @@ class Mesh:
 
     def hollowness(self, points: Floats, normals: Floats) -> Floats:
         """How far each skin vertex lies below its neighbours (skin vertices,), in shares of a
-        typical step between them: above 0 in folds, below on ridges."""
+        typical step between them: above 0 in folds, below on ridges.
+
+        `points` (V, 3) cm; `normals` as `normals` gives them.
+        """
         away = self._to_neighbours @ points[: self.skin_vertices]
         size = np.sqrt((away**2).sum(1)).mean()
         return np.asarray((away * normals).sum(1) / size, np.float32)

@@ -276,7 +276,7 @@ def _moved_photos(studio: Studio, job: Job, first: int, number: int) -> list[Row
 
 
 def table(rows: list[Row], stream: int) -> Table:
-    """The arrays of a part."""
+    """The arrays of a part; `stream` keeps people of the two streams in groups of their own."""
     n = len(rows)
     sizes = [len(face.encoded) for face, _, _ in rows]
     points68 = np.stack([face.points68 for face, _, _ in rows])
@@ -305,10 +305,11 @@ def table(rows: list[Row], stream: int) -> Table:
 
 
 def save(path: Path, arrays: Table) -> None:
-    """A part, whole or not at all."""
+    """A part, whole or not at all. Raises `InputError` where it cannot be written."""
     partial = path.with_name(f".{path.stem}.partial.npz")
     try:
-        np.savez(partial, **arrays)
+        write: Any = np.savez  # its annotations take one of the arrays for another option
+        write(partial, **arrays)
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -60,7 +60,10 @@ class Fitted:
 
 
 def read(path: Path) -> Bank:
-    """A bank: `images`, `offsets`, `names`, `points68` in an .npz."""
+    """A bank: `images`, `offsets`, `names`, `points68` in an .npz.
+
+    Raises `InputError` where one is missing, is damaged, or has another shape.
+    """
     arrays = archive.read(path, "images", "offsets", "names", "points68")
     images = archive.encoded(path, arrays)
     if arrays["points68"].shape != (len(images), 68, 2):
@@ -69,8 +72,9 @@ def read(path: Path) -> Bank:
 
 
 def fit(mesh: Mesh, picture: NDArray[np.uint8], points68: NDArray[np.floating]) -> Fitted:
-    """The head of a near-frontal, near-neutral face.
+    """The head of a near-frontal, near-neutral face in a picture (H, W, 3) RGB.
 
+    `points68` (68, 2): its landmarks, pixels of the picture, pixel centres at whole numbers.
     Scaled-orthographic pose and shape by turns: pose by least squares with orthonormal rows, then
     identity and a few movements by ridge regression, each weight drawn towards 0 by its variance.
     """

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.model.synth import camera, furrows, wear
+from feallm.model.synth import camera, furrows, occlude, wear
 from feallm.model.synth.action_units import LEFT, RIGHT, shape_weights, share
 from feallm.model.synth.draw import (
     HEIGHT,
@@ -27,14 +27,13 @@ from feallm.model.synth.labels import Reader, gap_cm, opening
 from feallm.model.synth.mesh import Mesh
 from feallm.model.synth.sample import LIGHTS, Person, Shot
 from feallm.model.synth.skin import Guide, paint
-from feallm.runtime.contract.aus import AU_INDEX, N_AUS
+from feallm.runtime.contract.aus import AU_INDEX
 
 if TYPE_CHECKING:
     from feallm.model.synth.photo import Fitted
 
 Floats = NDArray[np.float32]
 
-EYE_CM = 6.2  # between the pupils of the mean head
 EYE_CANVAS_PX = 54.5  # on the canvas, from the front
 _CLOSED_CM = 0.03  # gap of the inner lips' landmarks when the lips meet
 _SLIT = 0.36  # of the opening at rest that tightened lids leave; beyond it a coder sees AU43
@@ -80,7 +79,7 @@ class Rendered:
     encoded: bytes  # the picture as JPEG
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A person made ready to be drawn many times."""
 
@@ -113,30 +112,27 @@ class Studio:
         self.canvas.close()
 
     def retake(self, fitted: Fitted, someone: Person, shot: Shot) -> Rendered:
-        """The picture of a photo whose face moves; `someone` lends eyes, teeth and furrows."""
+        """The picture of a photo whose face moves; `someone` lends eyes, teeth and furrows.
+
+        Hair, glasses, pose, background and light are the photo's own.
+        """
         rng = np.random.default_rng(shot.seed)
-        mesh = self.mesh
         moved, _ = self._moved(fitted.rest, shot)
         points = fitted.rest + moved
-        labels = self.reader.read(
-            fitted.rest[mesh.probes].astype(np.float64), points[mesh.probes].astype(np.float64)
-        )
-        labels[AU_INDEX["AU23"]] = shot.au_sides[AU_INDEX["AU23"]]
-        left, right = (eyeball(fitted.rest[rows])[0] for rows in mesh.eye_rows)
+        labels = self._labels(fitted.rest, points, shot)
         # what the photo's own light does to a furrow is not known: shallow ones look truest
         still = replace(
             someone, at_rest=np.zeros(12, np.float32), relief=someone.relief * _PHOTO_RELIEF
         )
-        ready = Prepared(still, fitted.rest, None, (left, right))
+        ready = Prepared(still, fitted.rest, None, self._eyes(fitted.rest))
         light = _as_in(fitted.ground, lighting(shot, rng))
         self.canvas.set_photo(fitted.photo)
         picture = self._draw(ready, points, labels, shot, fitted.pose, light, fitted.photo)
-        flat = fitted.pose.pixels(points[mesh.landmarks].astype(np.float64))
-        cover = picture[..., 3:].astype(np.float32) / 255
-        mixed = fitted.ground * (1 - cover) + picture[..., :3] * cover
-        scene = np.clip(mixed, 0, 255).astype(np.uint8)
+        flat = fitted.pose.pixels(points[self.mesh.landmarks].astype(np.float64))
+        scene = _before(picture, fitted.ground)
         if np.ptp(fitted.ground.astype(np.int16), axis=2).max() < 24:  # a gray photo stays gray
-            scene = np.repeat(cv2.cvtColor(scene, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
+            gray = np.asarray(cv2.cvtColor(scene, cv2.COLOR_RGB2GRAY), np.uint8)
+            scene = np.repeat(gray[..., None], 3, 2)
         return self._finish(scene, labels, shot, flat, rng, None, still.paint.tone)
 
     def _alone(self, name: str) -> Floats:
@@ -148,8 +144,24 @@ class Studio:
         """Shape and paint of a person; what is drawn next wears this paint."""
         self.canvas.set_paint(paint(self.guide, person.paint))
         rest = self._lips_closed(self.mesh.person(person.weights))
-        left, right = (eyeball(rest[rows])[0] for rows in self.mesh.eye_rows)
-        return Prepared(person, rest, wear.shell(self._mean_skin, person.hair), (left, right))
+        return Prepared(person, rest, wear.shell(self._mean_skin, person.hair), self._eyes(rest))
+
+    def _eyes(self, rest: Floats) -> tuple[Floats, Floats]:
+        left, right = self.mesh.eye_rows
+        return eyeball(rest[left])[0], eyeball(rest[right])[0]
+
+    def _labels(
+        self, rest: Floats, points: Floats, shot: Shot, gaze: Floats | None = None
+    ) -> NDArray[np.float64]:
+        """Intensities (20, 2) read off the mesh; AU23, which cannot be read, as asked for."""
+        probes = self.mesh.probes
+        labels = self.reader.read(
+            rest[probes].astype(np.float64),
+            points[probes].astype(np.float64),
+            None if gaze is None else gaze[probes].astype(np.float64),
+        )
+        labels[AU_INDEX["AU23"]] = shot.au_sides[AU_INDEX["AU23"]]
+        return labels
 
     def take(
         self,
@@ -159,27 +171,25 @@ class Studio:
         *,
         develop: bool = True,
     ) -> Rendered:
-        """The picture of one shot. `develop=False` leaves out camera and occluder noise."""
+        """The picture of one shot of the person prepared last.
+
+        `backgrounds` (H, W, 3) RGB, may be none; `develop=False` leaves the camera out: no blur,
+        no grain, and nothing encoded.
+        """
         rng = np.random.default_rng(shot.seed)
-        person, mesh = ready.person, self.mesh
+        person = ready.person
         moved, gaze_part = self._moved(ready.rest, shot)
         points = ready.rest + moved
-        labels = self.reader.read(
-            ready.rest[mesh.probes].astype(np.float64),
-            points[mesh.probes].astype(np.float64),
-            gaze_part[mesh.probes].astype(np.float64),
-        )
-        labels[AU_INDEX["AU23"]] = shot.au_sides[AU_INDEX["AU23"]]
+        labels = self._labels(ready.rest, points, shot, gaze_part)
         pose = self._pose(ready.rest, shot)
         light = lighting(shot, rng)
         picture = self._draw(ready, points, labels, shot, pose, light)
-        marks = points[mesh.landmarks].astype(np.float64)
+        marks = points[self.mesh.landmarks].astype(np.float64)
         flat = pose.pixels(marks)
         shade = float(np.clip((light.key + light.sky).mean(), 0.25, 1.3)) ** 0.5
         scene = _behind(backgrounds, shot, rng)
         wear.behind(scene, person.hair, pose, 0.75 * shade)
-        cover = picture[..., 3:].astype(np.float32) / 255
-        scene = np.clip(scene * (1 - cover) + picture[..., :3] * cover, 0, 255).astype(np.uint8)
+        scene = _before(picture, scene)
         lenses = None
         if person.glasses is not None:
             lenses = wear.glasses(scene, person.glasses, ready.eyes, marks, pose, shade)
@@ -203,7 +213,7 @@ class Studio:
         """Occluder, size and camera; labels without what is hidden."""
         hidden = np.zeros((HEIGHT, WIDTH), np.float32) if lenses is None else lenses
         if shot.occluder != "none":
-            mask = wear.occlude(scene, shot.occluder, flat, rng, skin_tone, shade)
+            mask = occlude.occlude(scene, shot.occluder, flat, rng, skin_tone, shade)
             hidden = np.maximum(hidden, mask)
         covered = _covered(hidden, flat)
         known = _unknown(labels, covered, shot)
@@ -267,7 +277,7 @@ class Studio:
         wanted = at_rest * (1 - shut) if shut > 0 else max(now, _SLIT * at_rest)
         closes = -(opening((rest + moved + blink)[marks].astype(np.float64), side) - now)
         lacking = (now - wanted) / closes
-        return np.asarray(blink * np.float32(lacking), np.float32) if lacking else np.float32(0)
+        return np.asarray(blink * np.float32(lacking), np.float32)
 
     def _pose(self, rest: Floats, shot: Shot) -> Pose:
         pitch, yaw, roll = np.deg2rad(shot.pose_deg)
@@ -354,7 +364,10 @@ def _openness(points: Floats, normals: Floats) -> Floats:
 def furrow_depths(
     labels: NDArray[np.float64], at_rest: NDArray[np.float32], age: float
 ) -> NDArray[np.float32]:
-    """Depth 0–1 of the twelve furrow maps, left and right (2, 12), for intensities (20, 2)."""
+    """Depth 0–1 of the twelve furrow maps, left and right (2, 12), for intensities (20, 2) 0–5.
+
+    `at_rest` (12,) depths that stay; `age` 0 young … 1 old.
+    """
     moved = np.nan_to_num(labels) / 5
     depths = np.zeros((2, 12), np.float32)
     for k, makers in enumerate(furrows.AU_OF_MAP):
@@ -365,7 +378,7 @@ def furrow_depths(
 
 
 def lighting(shot: Shot, rng: np.random.Generator) -> Light:
-    """The light of a shot, in camera space."""
+    """The light of a shot, in camera space; `rng` gives what the shot does not say."""
     kind = LIGHTS[shot.light]
     side = 1.0 if rng.random() < 0.5 else -1.0
     way = {
@@ -410,6 +423,12 @@ def _as_in(ground: NDArray[np.uint8], light: Light) -> Light:
         sky=light.sky * factor,
         ground=light.ground * factor,
     )
+
+
+def _before(drawn: NDArray[np.uint8], ground: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A drawing (H, W, 4) over a ground (H, W, 3), as far as it covers it."""
+    cover = drawn[..., 3:].astype(np.float32) / 255
+    return np.clip(ground * (1 - cover) + drawn[..., :3] * cover, 0, 255).astype(np.uint8)
 
 
 def _behind(
@@ -462,8 +481,3 @@ def _unknown(labels: NDArray[np.float64], covered: Floats, shot: Shot) -> NDArra
         shut = AU_INDEX["AU43"]
         known[shut] = np.where(labels[shut] >= 3, labels[shut], np.nan)
     return known
-
-
-def n_labels() -> int:
-    """Number of AUs in a label."""
-    return N_AUS

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.model.synth.action_units import LEFT, RIGHT
 from feallm.model.synth.furrows import VARIANTS
 from feallm.model.synth.skin import HAIR_TONES, IRIS_TONES, Paint
 from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX, AU_KEYS, N_AUS
@@ -126,7 +125,7 @@ _FREE_CHANCE = {
 
 
 def rng_for(seed: int, number: int, stream: int) -> Rng:
-    """The random numbers of one person or shot."""
+    """The random numbers of one person and its shots. Streams never share a number."""
     return np.random.default_rng((seed, stream, number))
 
 
@@ -269,7 +268,7 @@ def _strength(rng: Rng) -> float:
 
 
 def expression(rng: Rng) -> tuple[int, Floats]:
-    """A pattern (-1: free) and intensities (20, 2)."""
+    """An expression pattern (index into EXPRESSIONS, -1: free) and intensities (20, 2), 0–5."""
     wanted: dict[str, float] = {}
     pattern = -1
     if rng.random() < 0.55:
@@ -337,14 +336,14 @@ def _extras(rng: Rng, au_sides: Floats) -> dict[str, float]:
 
 
 def occluder_for(rng: Rng) -> str:
-    """What comes between face and camera."""
+    """What comes between face and camera: a kind that `occlude` can paint."""
     kinds = {"hand": 0.3, "finger": 0.1, "mask": 0.08, "mug": 0.1, "microphone": 0.14,
              "bar": 0.14, "lock": 0.14}  # fmt: skip
     return _pick(rng, kinds)
 
 
 def shot(rng: Rng, seed: int, backgrounds: int) -> Shot:
-    """A random shot; `backgrounds` = how many pictures there are."""
+    """A random shot of anybody; `seed`: of what is drawn, `backgrounds`: how many there are."""
     pattern, sides = expression(rng)
     yaw = float(rng.normal(0, 17)) if rng.random() < 0.8 else float(rng.uniform(-50, 50))
     pitch, roll = float(rng.normal(-1, 8)), float(rng.normal(0, 7))
@@ -377,8 +376,3 @@ def shot(rng: Rng, seed: int, backgrounds: int) -> Shot:
         eye_px=float(eye_px),
         offset=(float(rng.normal(0, 5)), float(rng.normal(0, 5))),
     )
-
-
-def mirrored(au_sides: Floats) -> Floats:
-    """Left and right exchanged."""
-    return np.asarray(au_sides[:, [RIGHT, LEFT]])

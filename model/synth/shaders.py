@@ -150,7 +150,7 @@ void main() {
 }
 """,
 )
-"""`extra`: distance from the optical axis (cm, 9 on the back), angle about it, side (1 left, -1)."""
+"""`extra`: distance from the optical axis (cm; 9 on the back), angle about it, side, 1 or -1."""
 
 MOUTH = (
     _VERTEX,
@@ -160,7 +160,8 @@ uniform float lips;       // camera z of the inner lips
 uniform vec3 teeth_tone;
 void main() {
     vec3 n = normalize(facing);
-    vec3 albedo = more.x < 0.5 ? vec3(0.30, 0.09, 0.08) : more.x < 1.5 ? vec3(0.60, 0.26, 0.25) : teeth_tone;
+    vec3 flesh = more.x < 0.5 ? vec3(0.30, 0.09, 0.08) : vec3(0.60, 0.26, 0.25);
+    vec3 albedo = more.x < 1.5 ? flesh : teeth_tone;
     albedo *= albedo;
     float deep = clamp((lips - seen.z) / (more.x > 1.5 ? 5.0 : 3.6), 0.0, 1.0);
     float open = mix(0.95, 0.08, smoothstep(0.0, 1.0, deep));

@@ -7,14 +7,17 @@ with the mesh. Colours are sRGB values 0–1 of skin in even light.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.model.synth import brush
 from feallm.model.synth.head import Head
 
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.floating[Any]]
 
 SIZE = 320  # pixels of the painted map, square
 
@@ -47,9 +50,15 @@ HAIR_TONES = np.array(
 """Black, dark brown, brown, light brown, blond, red, grey, white."""
 
 IRIS_TONES = np.array(
-    [(0.13, 0.07, 0.04), (0.24, 0.13, 0.07), (0.33, 0.28, 0.14), (0.28, 0.38, 0.48), (0.36, 0.42, 0.45)],
+    [
+        (0.13, 0.07, 0.04),
+        (0.24, 0.13, 0.07),
+        (0.33, 0.28, 0.14),
+        (0.28, 0.38, 0.48),
+        (0.36, 0.42, 0.45),
+    ],
     np.float32,
-)  # fmt: skip
+)
 """Dark brown, brown, hazel, blue, grey."""
 
 
@@ -121,7 +130,8 @@ def _hairs(rng: np.random.Generator) -> Floats:
         length = rng.uniform(5, 13)
         end = (int(x + length * np.cos(angle)), int(y + length * np.sin(angle)))
         cv2.line(canvas, (int(x), int(y)), end, int(rng.uniform(90, 255)), 1)
-    return cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    small = cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return np.asarray(small.astype(np.float32) / 255, np.float32)
 
 
 def _blob(at: Floats, radius: tuple[float, float], blur: float) -> Floats:
@@ -133,7 +143,7 @@ def _blob(at: Floats, radius: tuple[float, float], blur: float) -> Floats:
 
 def _polygon(points: Floats, blur: float) -> Floats:
     canvas = np.zeros((SIZE, SIZE), np.float32)
-    cv2.fillPoly(canvas, [np.round(points).astype(np.int32)], 1.0, cv2.LINE_AA)
+    brush.fill(canvas, points)
     return np.asarray(cv2.GaussianBlur(canvas, (0, 0), blur), np.float32) if blur else canvas
 
 
@@ -175,13 +185,13 @@ def _masks(p: Floats, cm: float) -> dict[str, Floats]:
 
 
 def tone(value: float) -> Floats:
-    """Skin colour (3,) of a tone 0–5."""
+    """Skin colour (3,), sRGB 0–1, of a tone 0 lightest … 5 darkest."""
     k = min(int(value), len(TONES) - 2)
     return np.asarray(TONES[k] + (value - k) * (TONES[k + 1] - TONES[k]), np.float32)
 
 
 def paint(guide: Guide, how: Paint) -> NDArray[np.uint8]:
-    """The texture (SIZE, SIZE, 3) sRGB of one person."""
+    """The texture (SIZE, SIZE, 3) uint8 sRGB of one person, rows downwards."""
     rng = np.random.default_rng(how.seed)
     base = tone(how.tone) * np.array(how.hue, np.float32)
     masks = guide.masks
@@ -225,8 +235,8 @@ def _rolled(field: Floats, rng: np.random.Generator) -> Floats:
     return np.roll(field, (int(rng.integers(SIZE)), int(rng.integers(SIZE))), (0, 1))
 
 
-def _blend(skin: Floats, cover: Floats, colour: Floats) -> None:
-    """Paint a colour (3,) or picture over the skin, in place, where the cover is not 0."""
+def _blend(skin: Floats, cover: Numbers, colour: Numbers) -> None:
+    """Paint a colour (3,) or picture over the skin, in place, where the cover can be seen."""
     ys, xs = np.flatnonzero(cover.max(1) > 0.004), np.flatnonzero(cover.max(0) > 0.004)
     if not len(ys):
         return
@@ -243,7 +253,8 @@ def _spots(skin: Floats, guide: Guide, how: Paint, rng: np.random.Generator) -> 
     for x, y in rng.normal(centre, (3.6 * guide.cm, 4.2 * guide.cm), (how.spots, 2)):
         radius = 1 if rng.random() < 0.85 else 2
         cv2.circle(cover, (int(x), int(y)), radius, float(rng.uniform(0.2, 0.7)), -1, cv2.LINE_AA)
-    _blend(skin, cv2.GaussianBlur(cover, (0, 0), 0.7), tone(how.tone) * 0.45)
+    soft = np.asarray(cv2.GaussianBlur(cover, (0, 0), 0.7), np.float32)
+    _blend(skin, soft, tone(how.tone) * 0.45)
 
 
 def _brows(skin: Floats, guide: Guide, how: Paint, rng: np.random.Generator) -> None:
@@ -292,12 +303,7 @@ def _lashes(skin: Floats, guide: Guide, how: Paint) -> None:
         above[1:3, 1] -= 0.06 * guide.cm
         below[1:3, 1] += 0.06 * guide.cm
         wide = 2 if how.liner > 0.5 else 1
-        _line(cover, above, how.lash * 0.75 + how.liner * 0.25, wide)
-        _line(cover, below, how.lash * 0.3 + how.liner * 0.2, 1)
-    cover = cv2.GaussianBlur(cover, (0, 0), 0.8 + 0.6 * how.liner)
-    _blend(skin, np.clip(cover * 1.5, 0, 0.9), np.array((0.06, 0.045, 0.04), np.float32))
-
-
-def _line(cover: Floats, points: Floats, value: float, width: int) -> None:
-    at = np.round(points * 8).astype(np.int32)
-    cv2.polylines(cover, [at], False, float(value), width, cv2.LINE_AA, shift=3)
+        brush.stroke(cover, above, how.lash * 0.75 + how.liner * 0.25, wide)
+        brush.stroke(cover, below, how.lash * 0.3 + how.liner * 0.2, 1)
+    soft = np.asarray(cv2.GaussianBlur(cover, (0, 0), 0.8 + 0.6 * how.liner), np.float32)
+    _blend(skin, np.clip(soft * 1.5, 0, 0.9), np.array((0.06, 0.045, 0.04), np.float32))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
 from feallm.model.coded import codes
@@ -35,7 +36,8 @@ def coded_truth(part: coded.Part) -> NDArray[np.float64]:
 
 @torch.no_grad()
 def see(network: SmallNetwork, crops: Tensor) -> NDArray[np.float64]:
-    """Scores (N, 20): the stronger side's logit, mean of the crop and its mirror image."""
+    """Scores (N, 20) of crops (N, H, W) uint8: the stronger side's logit, mean of the crop and its
+    mirror image. Leaves the network in its evaluating state."""
     network.eval()
     both = [network(c)[0].max(2).values for c in (crops, crops.flip(2))]
     return np.asarray((both[0] + both[1]) / 2, np.float64)
@@ -44,7 +46,11 @@ def see(network: SmallNetwork, crops: Tensor) -> NDArray[np.float64]:
 def figures(
     scores: NDArray[np.float64], truth: NDArray[np.float64], draws: int = 0
 ) -> dict[str, Any]:
-    """AUC of each AU and their mean over AUs with enough of both; 95 % bootstrap over faces."""
+    """AUC of each AU and their mean over AUs with enough of both.
+
+    `scores` (N, 20); `truth` (N, 15) as `coded_truth` gives it. With `draws`, 95 % intervals of
+    as many bootstrap draws over faces.
+    """
     aus: dict[str, dict[str, Any]] = {}
     for k, column in enumerate(codes.COLUMNS):
         known = np.isfinite(truth[:, k])
@@ -55,7 +61,7 @@ def figures(
         }
     counted = [
         key
-        for (key, line), k in zip(aus.items(), range(len(aus)), strict=True)
+        for k, (key, line) in enumerate(aus.items())
         if line["positives"] >= ENOUGH and (truth[:, k] == 0).sum() >= ENOUGH
     ]
     result: dict[str, Any] = {
@@ -89,12 +95,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     network = SmallNetwork()
-    from safetensors.torch import load_file
-
-    path: Path = arguments.weights
-    state = torch.load(path) if path.suffix == ".pt" else load_file(path)
     network.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(arguments.weights).items()
+        }
     )
     seen = figures(
         see(network, coded_crops(arguments.data, arguments.part)),

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from feallm.model.data.augment import Augment
@@ -100,10 +101,12 @@ def main() -> None:
     style = None
     if arguments.style:
         folder, chance = arguments.style.split(":")
-        style = Style(read(Path(folder), 0.0), float(chance))
-    plan = Plan(arguments.steps, 2e-3, 200, arguments.seed, save_every=500)
+        style = Style(read(Path(folder), 0.0, labelled=False), float(chance))
+    save_every = max(100, arguments.steps // 5)
+    plan = Plan(arguments.steps, 2e-3, 200, arguments.seed, save_every=save_every)
     network = train(stores, arguments.out, plan, arguments.data, style)
-    torch.save(network.state_dict(), arguments.out / "small.pt")
+    state = {key: value.half() for key, value in network.state_dict().items()}
+    save_file(state, arguments.out / "small.safetensors")
     seen = figures(see(network, coded_crops(arguments.data, "train")), coded_truth("train"))
     print(json.dumps(seen))
     parameters = sum(p.numel() for p in network.parameters())
