@@ -23,6 +23,7 @@ from feallm.model.synth.sample import Person, Shot, person, rng_for, shot
 from feallm.runtime.contract.aus import AU_BY_KEY, AU_INDEX, AU_KEYS, INTENSITY_LETTERS, N_AUS
 from feallm.runtime.vision.align import Image, align
 
+_COLUMNS = 8  # at rest, A to E, left, right
 _PLAIN = Shot(
     seed=1,
     pattern=-1,
@@ -59,14 +60,15 @@ def crop_of(studio: Studio, who: Person, au_sides: NDArray[np.float64]) -> tuple
 
 
 def _words(au_sides: NDArray[np.float32]) -> str:
+    """As FACS writes it: 12C on both sides, L12C on one, L12C R12A where they differ."""
+    letters = ("", *INTENSITY_LETTERS)
     found = []
     for key, k in AU_INDEX.items():
-        left, right = (int(np.round(np.nan_to_num(v))) for v in au_sides[k])
-        if max(left, right) >= 1:
-            letters = " ABCDE"
-            same = left == right
-            text = letters[left] if same else f"L{letters[left].strip()}R{letters[right].strip()}"
-            found.append(f"{key[2:]}{text}")
+        left, right = (letters[int(np.round(np.nan_to_num(v)))] for v in au_sides[k])
+        if left == right:
+            found += [f"{key[2:]}{left}"] if left else []
+        else:
+            found += [f"{side}{key[2:]}{at}" for side, at in (("L", left), ("R", right)) if at]
     return " ".join(found)
 
 
@@ -82,14 +84,15 @@ def ladder(studio: Studio, keys: list[str], who: int) -> Image:
             sides[k] = level
             steps.append((f"{key} {letter}", sides))
         for side, letter in enumerate("LR"):
-            sides = np.zeros((N_AUS, 2))
             if AU_BY_KEY[key].sided:
+                sides = np.zeros((N_AUS, 2))
                 sides[k, side] = 4
-            steps.append((f"{key} D {letter}" if AU_BY_KEY[key].sided else "", sides))
+                steps.append((f"{letter} {key} D", sides))
         tiles = []
         for name, sides in steps:
             crop, words = crop_of(studio, someone, sides)
-            tiles.append(captioned(crop, name, words if name else ""))
+            tiles.append(captioned(crop, name, words))
+        tiles += [np.full_like(tiles[0], 255)] * (_COLUMNS - len(tiles))
         rows.append(np.hstack(tiles))
     return np.asarray(np.vstack(rows), np.uint8)
 
