@@ -90,13 +90,13 @@ def render(
         frozen,
         photos,
     )
-    if job.backgrounds is None:
-        typer.echo(f"{grounds}: not there, so every ground is plain", err=True)
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("faces", total=n)
         parts = pack.make(
             job, out, workers=workers or os.cpu_count() or 1, step=lambda k: bar.advance(task, k)
         )
+    if job.backgrounds is None:
+        typer.echo(f"{grounds}: not there, so every ground is plain", err=True)
     size = sum(part.stat().st_size for part in parts) / 2**20
     typer.echo(f"{out}  {n} faces in {len(parts)} parts, {size:.1f} MiB")
 

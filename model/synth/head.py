@@ -99,6 +99,11 @@ def read(path: Path) -> Head:
 
     Raises `InputError` where a shape is missing, a count of vertices is wrong, or a file damaged.
     """
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such file or folder",
+            hint="a head is ICT-FaceKit's folder FaceXModel, as its publisher ships it, or an .npz",
+        )
     if path.is_dir():
         inner = path / "FaceXModel"
         return _from_folder(inner if inner.is_dir() else path)
