@@ -120,6 +120,20 @@ class Style:
         return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
+def frame(
+    picture: Image, points: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[Image, NDArray[np.float64]]:
+    """A square cut close about the face, as collections of faces are, and the points (5, 2) in it:
+    what lies beyond it is the crop's border then."""
+    apart = max(float(np.linalg.norm(points[1] - points[0])), 4.0)
+    side = apart * rng.uniform(2.2, 3.6)
+    middle = points[2] + rng.normal(0, 0.18 * apart, 2)
+    height, width = picture.shape[:2]
+    low = np.clip(np.floor(middle - side / 2), 0, [width - 4, height - 4]).astype(int)
+    high = np.clip(np.ceil(middle + side / 2), low + 4, [width, height]).astype(int)
+    return picture[low[1] : high[1], low[0] : high[0]], points - low
+
+
 def _aligned(store: Store, i: int) -> Image:
     return warp(store.picture(i), crop_matrix(store.points5[i]))
 
@@ -131,6 +145,7 @@ class Drawer:
     stores: Sequence[Store]
     how: Augment
     style: Style | None = None
+    framed: float = 0.0  # share of the pictures that are cut close about the face first
 
     def draw(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Crops (size, H, W) uint8 and their AUs (size, 20, 2); the same for a seed and step."""
@@ -146,7 +161,10 @@ class Drawer:
             points = points + rng.normal(0, POINT_SIGMA * max(apart, 4.0), (5, 2))
             if rng.random() < DETECTOR_SHARE:
                 points = as_detected(points)
-            taken = crop(store.picture(i), crop_matrix(points), rng, self.how)
+            picture = store.picture(i)
+            if rng.random() < self.framed:
+                picture, points = frame(picture, points, rng)
+            taken = crop(picture, crop_matrix(points), rng, self.how)
             pixels = taken.pixels
             if self.style is not None:
                 pixels = self.style.of(pixels, rng)

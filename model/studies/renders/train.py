@@ -50,6 +50,7 @@ def train(
     plan: Plan,
     data: Path,
     style: Style | None,
+    framed: float,
 ) -> SmallNetwork:
     """Train to the end of the plan; resumes. Returns the averaged network."""
     torch.manual_seed(plan.seed)
@@ -61,7 +62,7 @@ def train(
     optimizer = torch.optim.AdamW(groups, plan.rate)
     modules: dict[str, nn.Module] = {"network": network, "average": average}
     run = Run(out, "small", plan, modules, optimizer)
-    drawer = Drawer(stores, Augment(scale=0.06, noise=0.2, erase=0.35), style)
+    drawer = Drawer(stores, Augment(scale=0.06, noise=0.2, erase=0.35), style, framed)
     crops, truth = coded_crops(data, "train"), coded_truth("train")
     averaged = SmallNetwork()
 
@@ -89,6 +90,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pack", action="append", required=True, help="FOLDER:SHARE[:LIMIT]")
     parser.add_argument("--style", help="FOLDER:CHANCE of a pack whose look renders take on")
+    parser.add_argument("--framed", type=float, default=0.0, help="share cut close about the face")
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -103,8 +106,8 @@ def main() -> None:
         folder, chance = arguments.style.split(":")
         style = Style(read(Path(folder), 0.0, labelled=False), float(chance))
     save_every = max(100, arguments.steps // 5)
-    plan = Plan(arguments.steps, 2e-3, 200, arguments.seed, save_every=save_every)
-    network = train(stores, arguments.out, plan, arguments.data, style)
+    plan = Plan(arguments.steps, arguments.rate, 200, arguments.seed, save_every=save_every)
+    network = train(stores, arguments.out, plan, arguments.data, style, arguments.framed)
     state = {key: value.half() for key, value in network.state_dict().items()}
     save_file(state, arguments.out / "small.safetensors")
     seen = figures(see(network, coded_crops(arguments.data, "train")), coded_truth("train"))
