@@ -160,20 +160,32 @@ class Here(Executor):
         return done
 
 
-BLOCK = 8
+BLOCK = 6  # faces of a part: the second person's four are split between two
+
+
+@pytest.fixture(scope="session")
+def toy_pack(toy_studio_kept, toy_file, grounds_file, tmp_path_factory):
+    """A pack of 14 faces in three parts; not to be changed."""
+    out = tmp_path_factory.mktemp("toy") / "whole"
+    with pytest.MonkeyPatch.context() as patch, toy_studio_kept.canvas.gl:
+        _maker(patch, toy_studio_kept, toy_file, grounds_file)(out)
+    return out
 
 
 @pytest.fixture
 def make(toy_studio, toy_file, grounds_file, monkeypatch):
     """`pack.make` of the toy head in this process: small blocks, and a studio that is there."""
+    return _maker(monkeypatch, toy_studio, toy_file, grounds_file)
+
+
+def _maker(patch, studio, head, grounds):
     from feallm.model.synth import pack
 
-    monkeypatch.setattr(pack, "BLOCK", BLOCK)
-    monkeypatch.setattr(pack, "ProcessPoolExecutor", Here)
-    monkeypatch.setattr(pack, "Studio", lambda head: toy_studio)
+    patch.setattr(pack, "BLOCK", BLOCK)
+    patch.setattr(pack, "ProcessPoolExecutor", Here)
+    patch.setattr(pack, "Studio", lambda head: studio)
 
-    def of(out, n=20, seed=1, *, head=toy_file, step=lambda k: None, **more):
-        job = pack.Job(head, grounds_file, n, seed, **more)
-        return pack.make(job, out, workers=1, step=step)
+    def make(out, n=14, seed=1, *, head=head, step=lambda k: None, **more):
+        return pack.make(pack.Job(head, grounds, n, seed, **more), out, workers=1, step=step)
 
-    return of
+    return make
