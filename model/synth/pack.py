@@ -96,6 +96,7 @@ def make(job: Job, out: Path, *, workers: int, step: Callable[[int], None]) -> l
         "frozen": job.frozen,
     }
     if job.photos:
+        photo.read(job.photos)  # so is a bad bank
         plan["photos"] = sha256(job.photos)
     _claim(out, plan)
     with Studio(head):  # and so is a missing OpenGL
