@@ -47,6 +47,15 @@ class Pose:
     focal: float  # pixels of the canvas
     offset: tuple[float, float] = (0.0, 0.0)  # of the picture's middle, pixels
 
+    @property
+    def degrees(self) -> tuple[float, float, float]:
+        """Pitch, yaw and roll of `turn`: yaw first, then pitch, roll last."""
+        t = self.turn
+        pitch = -np.arcsin(np.clip(t[2, 1], -1, 1))
+        yaw, roll = np.arctan2(-t[2, 0], t[2, 2]), np.arctan2(-t[0, 1], t[1, 1])
+        found = np.rad2deg([pitch, yaw, roll])
+        return float(found[0]), float(found[1]), float(found[2])
+
     def view(self) -> Floats:
         """Head to camera (4, 4); the camera looks along -z."""
         m = np.eye(4, dtype=np.float32)

@@ -155,7 +155,8 @@ def steady(taken: Shot, fitted: Fitted, rng: np.random.Generator) -> Shot:
     small = min(fitted.eyes_px * float(np.exp(rng.normal(0.0, 0.12))), 46.0)
     return replace(
         taken,
-        gaze_deg=(0.0, 0.0),
+        pose_deg=fitted.pose.degrees,
+        gaze_deg=(0.0, 0.0),  # as the photo has it
         eye_px=float(max(small, 12.0)),
         occluder=taken.occluder if rng.random() < 0.4 else "none",
         extras={k: v for k, v in taken.extras.items() if not k.startswith("eye")},

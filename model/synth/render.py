@@ -133,7 +133,8 @@ class Studio:
         if np.ptp(fitted.ground.astype(np.int16), axis=2).max() < 24:  # a gray photo stays gray
             gray = np.asarray(cv2.cvtColor(scene, cv2.COLOR_RGB2GRAY), np.uint8)
             scene = np.repeat(gray[..., None], 3, 2)
-        return self._finish(scene, labels, shot, flat, rng, None, still.paint.tone)
+        done = self._finish(scene, labels, shot, flat, rng, None, still.paint.tone)
+        return replace(done, gaze_deg=(np.nan, np.nan))  # nobody knows where the photo looks
 
     def _alone(self, name: str) -> Floats:
         weights = np.zeros(len(SHAPES))
