@@ -38,15 +38,17 @@ def test_more_faces_do_not_change_the_first(make, whole, tmp_path):
     assert first == more
 
 
-def test_another_seed_draws_other_people(make, whole, tmp_path):
+def test_another_seed_or_stream_draws_other_people(make, whole, tmp_path):
     make(tmp_path / "other", seed=2)
     make(tmp_path / "frozen", frozen=True)
     groups = [
         set(packs.read(folder).group.tolist())
         for folder in (whole, tmp_path / "other", tmp_path / "frozen")
     ]
-    assert [len(g) for g in groups] == [4, 4, 4]  # four shots of each person
+    assert [len(group) for group in groups] == [4, 4, 4]  # four shots of each person
     assert len(set.union(*groups)) == 12
+    people = [{number // 2 for number in group} for group in groups]  # the last bit is the stream
+    assert len(set.union(*people)) == 12
 
 
 def test_two_processes_make_the_bytes_of_one(
