@@ -86,7 +86,7 @@ class Head:
     def digest(self) -> str:
         """Short hash of shapes and landmarks: renders of two heads must not be mixed.
 
-        Rounded to 0.02 cm, so that the compact file and the publisher's folder agree."""
+        Rounded coarsely, to 2 cm, so that the compact file and the publisher's folder agree."""
         text = hashlib.sha256()
         for array in (self.mean, self.identity[:3].sum(1), self.expression[:, ::97].sum(1)):
             text.update((array / 2).round().astype(np.int32).tobytes())

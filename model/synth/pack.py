@@ -215,8 +215,8 @@ def cast(job: Job, count: int, first: int, number: int) -> Iterator[tuple[Person
 
 
 def _fixed_mix(taken: Shot, m: int, rng: np.random.Generator) -> Shot:
-    """Strata of the frozen set by the face's number: of every 20, 8 with an occluder (some miss
-    the face), 6 turned beyond 20 degrees, 6 small; independent of each other."""
+    """Strata of the frozen set by the face's number: 40 % with an occluder (some miss the face),
+    32 % turned beyond 20 degrees, 30 % small. Turned faces have fewer occluders than the others."""
     occluder = occluder_for(rng) if m % 5 in (1, 3) else "none"
     pitch, _, roll = taken.pose_deg
     far = (m * 7 + m // 5) % 10 < 3

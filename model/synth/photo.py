@@ -66,6 +66,8 @@ def read(path: Path) -> Bank:
     """
     arrays = archive.read(path, "images", "offsets", "names", "points68")
     images = archive.encoded(path, arrays)
+    if not images:
+        raise InputError(f"{path}: holds no picture")
     if arrays["points68"].shape != (len(images), 68, 2):
         raise InputError(f"{path}: points68 is {arrays['points68'].shape}")
     return Bank(images, [str(n) for n in arrays["names"]], arrays["points68"].astype(np.float32))

@@ -174,6 +174,7 @@ BAD = {
     "five points": ({"points68": np.zeros((2, 5, 2))}, r"points68 is \(2, 5, 2\)"),
     "points of three": ({"points68": np.zeros((3, 68, 2))}, r"points68 is \(3, 68, 2\)"),
     "offsets": ({"offsets": np.array([0, 5, 10**6])}, "offsets do not lie in images"),
+    "nothing": ({"offsets": np.zeros(1, int), "names": np.zeros(0, str)}, "holds no picture"),
 }
 
 
