@@ -108,7 +108,7 @@ class Style:
         if rng.random() > self.chance:
             return pixels
         i = int(rng.integers(len(self.photos.images)))
-        other = _aligned(self.photos, i)
+        other = aligned(self.photos, i)
         mine, theirs = np.fft.rfft2(pixels), np.fft.rfft2(other)
         reach = int(rng.integers(1, 4))
         strength = np.abs(mine)
@@ -133,7 +133,8 @@ def frame(
     return picture[low[1] : high[1], low[0] : high[0]], points - low
 
 
-def _aligned(store: Store, i: int) -> Image:
+def aligned(store: Store, i: int) -> Image:
+    """Face `i` of a store as the project crops it, gray."""
     return warp(store.picture(i), crop_matrix(store.points5[i]))
 
 

@@ -86,6 +86,18 @@ def figures(
     return result
 
 
+def load(path: Path) -> SmallNetwork:
+    """The network of a file of weights, ready to read with."""
+    network = SmallNetwork()
+    network.load_state_dict(
+        {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(path).items()
+        }
+    )
+    return network.eval()
+
+
 def main() -> None:
     """Print a table and, with --json, write it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -94,13 +106,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("train", "test"), required=True)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    network = SmallNetwork()
-    network.load_state_dict(
-        {
-            key: value.float() if value.is_floating_point() else value
-            for key, value in load_file(arguments.weights).items()
-        }
-    )
+    network = load(arguments.weights)
     seen = figures(
         see(network, coded_crops(arguments.data, arguments.part)),
         coded_truth(arguments.part),
