@@ -27,11 +27,11 @@ demo: .venv/.demo  ## read the portrait that scikit-image ships
 test: .venv/.all  ## the tests (a few minutes; no data, no device)
 	$(BIN)/pytest -m "not slow and not data and not gpu and not device"
 
-test-slow: .venv/.all  ## the tests that take minutes
-	$(BIN)/pytest -m "slow and not data and not gpu and not device"
+test-slow: .venv/.all  ## the tests that take minutes, those with ../shared/data too
+	$(BIN)/pytest -m "slow and not gpu and not device" -rs
 
-test-data: .venv/.all  ## the tests that use ../shared/data
-	$(BIN)/pytest -m data -rs
+test-data: .venv/.all  ## the tests that use ../shared/data (ten minutes at most)
+	$(BIN)/pytest -m "data and not slow" -rs
 
 check: lint typing layers  ## ruff, mypy --strict, who may import whom
 
