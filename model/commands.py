@@ -90,11 +90,23 @@ def render(
         frozen,
         photos,
     )
+    done = 0
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("faces", total=n)
-        parts = pack.make(
-            job, out, workers=workers or os.cpu_count() or 1, step=lambda k: bar.advance(task, k)
-        )
+
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.advance(task, count)
+
+        try:
+            parts = pack.make(job, out, workers=workers or os.cpu_count() or 1, step=step)
+        except KeyboardInterrupt:
+            bar.stop()
+            typer.echo(
+                f"interrupted: {done} of {n} faces are drawn; the same call goes on", err=True
+            )
+            raise
     if job.backgrounds is None:
         typer.echo(f"{grounds}: not there, so every ground is plain", err=True)
     size = sum(part.stat().st_size for part in parts) / 2**20

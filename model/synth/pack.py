@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
@@ -44,7 +46,7 @@ from feallm.model.synth.sample import (
     rng_for,
     shot,
 )
-from feallm.runtime.contract.errors import InputError, UsageError
+from feallm.runtime.contract.errors import BackendError, InputError, UsageError
 
 VERSION = "1"
 """Of the renderer: raised whenever the same seed gives other bytes."""
@@ -110,17 +112,35 @@ def make(job: Job, out: Path, *, workers: int, step: Callable[[int], None]) -> l
         else:
             todo.append((path, start))
     if todo:
-        context = get_context("spawn")  # an OpenGL context does not survive a fork
-        with ProcessPoolExecutor(max(1, min(workers, len(todo))), context) as pool:
-            jobs = {pool.submit(_block, job, path, start): start for path, start in todo}
-            try:
-                for done in as_completed(jobs):
-                    step(done.result())
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        _draw_all(job, todo, max(1, min(workers, len(todo))), step)
     _finish(out, job, parts)
     return parts
+
+
+def _draw_all(
+    job: Job, todo: list[tuple[Path, int]], workers: int, step: Callable[[int], None]
+) -> None:
+    """Draw the parts in processes of their own. Where anything stops it, nobody is waited for: a
+    part is there as a whole or not at all."""
+    context = get_context("spawn")  # an OpenGL context does not survive a fork
+    # Ctrl-C goes to every process of the terminal: this one alone answers it.
+    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        jobs = [pool.submit(_block, job, path, start) for path, start in todo]
+        for done in as_completed(jobs):
+            step(done.result())
+    except BaseException as error:
+        drawing = list((getattr(pool, "_processes", None) or {}).values())  # no public way there
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in drawing:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise BackendError(
+                "a process that draws ended before its time",
+                hint="perhaps memory ran out: fewer --workers; the same call goes on",
+            ) from error
+        raise
+    pool.shutdown()
 
 
 def _claim(out: Path, plan: dict[str, Any]) -> None:

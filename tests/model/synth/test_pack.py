@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 
 import cv2
 import numpy as np
@@ -56,8 +55,12 @@ def test_two_processes_make_the_bytes_of_one(
 ):
     """Real processes, each with an OpenGL of its own."""
     small = "import feallm.model.synth.pack as pack; pack.BLOCK = 6"
-    pool = partial(pack.ProcessPoolExecutor, initializer=exec, initargs=(small,))
-    monkeypatch.setattr(pack, "ProcessPoolExecutor", pool)
+    real = pack.ProcessPoolExecutor
+    monkeypatch.setattr(
+        pack,
+        "ProcessPoolExecutor",
+        lambda workers, context, *begin: real(workers, context, exec, (small,)),
+    )
     monkeypatch.setattr(pack, "BLOCK", 6)
     monkeypatch.setattr(pack, "Studio", lambda head: toy_studio)  # to look whether there is OpenGL
     heard = []
