@@ -123,10 +123,15 @@ def _draw_all(
     """Draw the parts in processes of their own. Where anything stops it, nobody is waited for: a
     part is there as a whole or not at all."""
     context = get_context("spawn")  # an OpenGL context does not survive a fork
-    # Ctrl-C goes to every process of the terminal: this one alone answers it.
-    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(workers, context)
     try:
-        jobs = [pool.submit(_block, job, path, start) for path, start in todo]
+        # Ctrl-C goes to every process of the terminal. Processes begin without it, as this one
+        # holds it back while they are started, and so this one alone answers.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            jobs = [pool.submit(_block, job, path, start) for path, start in todo]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         for done in as_completed(jobs):
             step(done.result())
     except BaseException as error:

@@ -147,7 +147,7 @@ def grounds_file(tmp_path_factory):
 class Here(Executor):
     """A pool that works in this process, at once."""
 
-    def __init__(self, workers, context, *begin):
+    def __init__(self, workers, context):
         super().__init__()
 
     def submit(self, work, *given):

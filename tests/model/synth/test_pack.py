@@ -59,7 +59,7 @@ def test_two_processes_make_the_bytes_of_one(
     monkeypatch.setattr(
         pack,
         "ProcessPoolExecutor",
-        lambda workers, context, *begin: real(workers, context, exec, (small,)),
+        lambda workers, context: real(workers, context, exec, (small,)),
     )
     monkeypatch.setattr(pack, "BLOCK", 6)
     monkeypatch.setattr(pack, "Studio", lambda head: toy_studio)  # to look whether there is OpenGL
