@@ -26,6 +26,8 @@ def drawing(opengl, toy_file, tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A job that a script starts in the background ignores Ctrl-C, and so do its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         for _ in range(600):
