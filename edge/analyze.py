@@ -47,6 +47,7 @@ class Request:
     detect: bool = True
     explain: Explain = Explain.once
     as_json: bool = False
+    expression: bool = True
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ def open_analyzer(request: Request) -> Analyzer:
         detector=request.detector,
         detect=request.detect,
         words=request.explain is not Explain.never,
+        expression=request.expression,
     )
 
 
@@ -147,6 +149,7 @@ def _head(request: Request, analyzer: Analyzer) -> Head:
         "detector": detector if request.detect else "none",
         "explain": request.explain.value,
         "words": request.explain is not Explain.never and analyzer.words_missing is None,
+        "expression": request.expression,
         "inputs": inputs_digest(request.paths),
     }
 

@@ -139,6 +139,13 @@ def analyze(
     explain: Annotated[
         str, typer.Option(metavar="never|once|always", help="once: each face at its first frame.")
     ] = "once",
+    expression: Annotated[
+        bool,
+        typer.Option(
+            "--expression/--no-expression",
+            help="--no-expression: action units alone; no emotion word is computed into a row.",
+        ),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Read the faces of photos, folders and videos."""
@@ -151,7 +158,14 @@ def analyze(
             f"{explain!r} is not never, once or always", param_hint="--explain"
         ) from None
     request = verb.Request(
-        tuple(paths), out, bundle, detector, detect=detect, explain=mode, as_json=as_json
+        tuple(paths),
+        out,
+        bundle,
+        detector,
+        detect=detect,
+        explain=mode,
+        as_json=as_json,
+        expression=expression,
     )
     raise typer.Exit(verb.analyze(request))
 
@@ -179,6 +193,21 @@ def version() -> None:
     import feallm
 
     print(feallm.__version__)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What stands before a verb."""
 
 
 @bundle_app.command("path")

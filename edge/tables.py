@@ -81,7 +81,8 @@ class PhotoFaces:
             console.print(table)
         else:
             _say(console, "no action unit present")
-        _say(console, _expression(row["expression"]["scores"]))
+        if row["expression"] is not None:
+            _say(console, _expression(row["expression"]["scores"]))
         if row["explanation"] is not None:
             _explanation(console, row)
 
@@ -117,7 +118,8 @@ class _Track:
 
     def add(self, row: Row) -> None:
         self.last, self.frames = row, self.frames + 1
-        self.expressions[row["expression"]["top"]] += 1
+        if row["expression"] is not None:
+            self.expressions[row["expression"]["top"]] += 1
         for key, au in row["aus"].items():
             if au is not None:
                 self.measured[key] += 1
@@ -184,7 +186,8 @@ class VideoTracks:
         else:
             _say(console, "no action unit present")
         top = [f"{name} {n / track.frames:.0%}" for name, n in track.expressions.most_common(3)]
-        _say(console, f"expression: {', '.join(top)} of its frames")
+        if top:
+            _say(console, f"expression: {', '.join(top)} of its frames")
         if track.explained is not None:
             _say(console, f"at {track.explained['time_s']:.2f} s:")
             _explanation(console, track.explained)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -29,7 +30,8 @@ class Analyzer:
     """Reads faces with a bundle: `Analyzer().read(image)`.
 
     detector: a YuNet file; without it OpenCV's cascade. detect=False: every picture is one face
-    crop already. words=False: explanations come from the template.
+    crop already. words=False: explanations come from the template. expression=False: action units
+    alone, where naming an emotion is not allowed.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Analyzer:
         detector: Path | None = None,
         detect: bool = True,
         words: bool = True,
+        expression: bool = True,
         vision: VisionBackend | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -51,12 +54,15 @@ class Analyzer:
         self._mean_points = (
             manifest.preprocessing.mean_points if self._finder is None else self._finder.mean_points
         )
+        self._expression = expression
         self.language: Speaker | None = None
         self.words_missing = self._why_no_words(words)
 
     def _why_no_words(self, words: bool) -> str | None:
         if not words:
             return "the model's own words were not asked for"
+        if not self._expression:
+            return "expressions were not asked for, and the model's words name them"
         if self.bundle.manifest.language is None:
             return "this bundle has no language model"
         return llama.available()
@@ -113,18 +119,26 @@ class Analyzer:
         timings: dict[str, float],
     ) -> list[Reading]:
         start = time.perf_counter()
-        crops = np.stack([self.crop(frame, face).pixels for face in faces])
+        cut = [self.crop(frame, face) for face in faces]
+        crops = np.stack([crop.pixels for crop in cut])
         timings["crop"] += _since(start)
         start = time.perf_counter()
         outputs = self.outputs(crops)
         timings["vision"] += _since(start)
         readings = []
         for k, face in enumerate(faces):
-            reading = decode.reading(outputs, k, face, self.bundle.manifest)
+            reading = decode.reading(
+                outputs,
+                k,
+                face,
+                self.bundle.manifest,
+                matrix=cut[k].to_crop,
+                expression=self._expression,
+            )
             if explain is True or (explain is not False and face.track in explain):
                 start = time.perf_counter()
                 explanation = self.explain(reading, outputs[TOKENS][k])
-                reading = _with(reading, explanation)
+                reading = replace(reading, explanation=explanation)
                 timings["words"] += _since(start)
             readings.append(reading)
         return readings
@@ -172,12 +186,6 @@ def _check_pixels(pixels: NDArray[np.uint8]) -> None:
         raise InputError(
             f"expected an RGB picture uint8 (H, W, 3), found {pixels.dtype} {pixels.shape}"
         )
-
-
-def _with(reading: Reading, explanation: Explanation) -> Reading:
-    return Reading(
-        reading.track, reading.box, reading.score, reading.aus, reading.expression, explanation
-    )
 
 
 def _since(start: float) -> float:

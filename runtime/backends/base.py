@@ -20,6 +20,13 @@ VISION_OUTPUTS = (AU_PROBABILITY, AU_INTENSITY, EXPRESSION, TOKENS)
 (N, 20, 2) left and right, (N, 8), (N, visual tokens, language width). Zipped by name, never by
 place: engines differ in their order."""
 
+LANDMARKS = "landmarks"
+POSE = "pose_deg"
+GAZE = "gaze_deg"
+PLACE_OUTPUTS = (LANDMARKS, POSE, GAZE)
+"""Outputs that a vision artifact has all of or none: (N, 68, 2) pixels of the crop, (N, 3) and
+(N, 2) degrees in the order of `contract.landmarks`, of the head as it stands in the crop."""
+
 
 class VisionBackend(Protocol):
     """Runs a vision artifact."""

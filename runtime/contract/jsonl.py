@@ -7,14 +7,19 @@ are counted in rows. docs/rows.md describes every field.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.landmarks import GAZE, N_LANDMARKS, POSE
 from feallm.runtime.contract.reading import AUReading, FrameReport, Reading
 
 SCHEMA = 1
+_OF_A_FACE = (
+    *("track", "box", "score", "aus", "expression", "explanation"),
+    *("pose_deg", "gaze_deg", "landmarks"),
+)
 Row = dict[str, Any]
 
 
@@ -28,22 +33,24 @@ def rows(report: FrameReport, *, calibrated: bool) -> Iterator[Row]:
     }
     tail: Row = {"intensity_calibrated": calibrated, "bundle": report.bundle}
     if not report.readings:
-        empty = dict.fromkeys(("track", "box", "score", "aus", "expression", "explanation"))
+        empty = dict.fromkeys(_OF_A_FACE)
         yield {**head, **empty, **tail}
     for reading in report.readings:
         yield {**head, **_face(reading), **tail}
 
 
 def _face(reading: Reading) -> Row:
-    explanation = reading.explanation
+    explanation, expression, place = reading.explanation, reading.expression, reading.place
     return {
         "track": reading.track,
         "box": [round(v, 2) for v in reading.box],
         "score": round(reading.score, 4),
         "aus": {key: _au(reading.aus.get(key)) for key in AU_KEYS},
-        "expression": {
-            "top": reading.expression.top,
-            "scores": {name: round(reading.expression.scores[name], 4) for name in EXPRESSIONS},
+        "expression": None
+        if expression is None
+        else {
+            "top": expression.top,
+            "scores": {name: round(expression.scores[name], 4) for name in EXPRESSIONS},
         },
         "explanation": None
         if explanation is None
@@ -53,7 +60,16 @@ def _face(reading: Reading) -> Row:
             "source": explanation.source,
             "why_template": explanation.why_template,
         },
+        "pose_deg": None if place is None else _axes(POSE, place.pose_deg),
+        "gaze_deg": None if place is None else _axes(GAZE, place.gaze_deg),
+        "landmarks": None
+        if place is None
+        else [[round(x, 1), round(y, 1)] for x, y in place.landmarks],
     }
+
+
+def _axes(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in zip(names, values, strict=True)}
 
 
 def _au(au: AUReading | None) -> Row | None:
@@ -79,6 +95,8 @@ def flat_columns() -> list[str]:
     columns += list(EXPRESSIONS)
     for key in AU_KEYS:
         columns += [key, f"{key}_present", f"{key}_p", f"{key}_left", f"{key}_right"]
+    columns += [*POSE, *(f"gaze_{axis}" for axis in GAZE)]
+    columns += [f"{axis}_{k}" for axis in "xy" for k in range(N_LANDMARKS)]
     return [*columns, "explanation", "explanation_source", "bundle"]
 
 
@@ -96,6 +114,10 @@ def flat(row: Row) -> dict[str, object]:
             cells[key], cells[f"{key}_p"] = au["intensity"], au["probability"]
             cells[f"{key}_present"] = int(au["present"])
             cells[f"{key}_left"], cells[f"{key}_right"] = au["left"], au["right"]
+    cells.update(row["pose_deg"] or {})
+    cells.update({f"gaze_{axis}": angle for axis, angle in (row["gaze_deg"] or {}).items()})
+    for k, (x, y) in enumerate(row["landmarks"] or ()):
+        cells[f"x_{k}"], cells[f"y_{k}"] = x, y
     if row["explanation"] is not None:
         cells["explanation"] = row["explanation"]["text"].replace("\n", " ")
         cells["explanation_source"] = row["explanation"]["source"]

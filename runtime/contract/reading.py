@@ -37,6 +37,15 @@ class ExpressionReading:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceReading:
+    """Where the face is and where it turns. Angles and signs as `contract.landmarks` has them."""
+
+    landmarks: tuple[tuple[float, float], ...]  # 68, pixels of the frame
+    pose_deg: tuple[float, float, float]  # pitch, yaw, roll before the camera
+    gaze_deg: tuple[float, float]  # up, left, in the head
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Words for a reading. Every AU in `aus` was measured present."""
 
@@ -54,8 +63,9 @@ class Reading:
     box: Box
     score: float
     aus: dict[str, AUReading | None]  # all 20; None where the bundle was not trained for the AU
-    expression: ExpressionReading
+    expression: ExpressionReading | None  # None where it was not asked for
     explanation: Explanation | None = None
+    place: PlaceReading | None = None  # None where the bundle does not measure it
 
     @property
     def present(self) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ def fault(text: str, reading: Reading) -> str | None:
     claims = parse(text)
     if claims is None:
         return "the model's answer had not the form of one"
+    if reading.expression is None:
+        return "expressions were not asked for"
     if claims.expression != reading.expression.top:
         return f"the model said {claims.expression}, the heads {reading.expression.top}"
     present = set(reading.present)

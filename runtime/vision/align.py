@@ -66,6 +66,11 @@ def move(points: Points, matrix: Matrix) -> Points:
     return moved
 
 
+def turned_deg(matrix: Matrix) -> float:
+    """How far a transform turns the picture, degrees, clockwise on the screen."""
+    return float(np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0])))
+
+
 def warp(image: Image, matrix: Matrix, geometry: CropGeometry = CROP) -> Image:
     """The crop (height, width, …) that `matrix` cuts out of `image`; gray beyond its edge.
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION, TOKENS
+from feallm.runtime.backends.base import (
+    AU_INTENSITY,
+    AU_PROBABILITY,
+    EXPRESSION,
+    GAZE,
+    LANDMARKS,
+    PLACE_OUTPUTS,
+    POSE,
+    TOKENS,
+)
 from feallm.runtime.contract.aus import AUS, INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.expressions import EXPRESSIONS, N_EXPRESSIONS
 from feallm.runtime.contract.frame import Face
+from feallm.runtime.contract.landmarks import GAZE as GAZE_AXES
+from feallm.runtime.contract.landmarks import N_LANDMARKS
+from feallm.runtime.contract.landmarks import POSE as POSE_AXES
 from feallm.runtime.contract.manifest import Manifest
-from feallm.runtime.contract.reading import AUReading, ExpressionReading, Reading
+from feallm.runtime.contract.reading import AUReading, ExpressionReading, PlaceReading, Reading
+from feallm.runtime.vision.align import Matrix, invert, move, turned_deg
 
 Outputs = dict[str, NDArray[np.float32]]
 
@@ -24,6 +37,9 @@ def check(outputs: Outputs, count: int) -> None:
         EXPRESSION: (count, N_EXPRESSIONS),
         TOKENS: (count, None, None),  # None: any; `language` knows how many
     }
+    if any(name in outputs for name in PLACE_OUTPUTS):
+        shapes[LANDMARKS] = (count, N_LANDMARKS, 2)
+        shapes[POSE], shapes[GAZE] = (count, len(POSE_AXES)), (count, len(GAZE_AXES))
     for name, shape in shapes.items():
         if name not in outputs:
             raise BackendError(f"the vision network gave no {name}")
@@ -37,8 +53,20 @@ def check(outputs: Outputs, count: int) -> None:
             raise BackendError(f"the vision network gave values that are not finite in {name}")
 
 
-def reading(outputs: Outputs, row: int, face: Face, manifest: Manifest) -> Reading:
-    """The reading of one face, from row `row` of the outputs."""
+def reading(
+    outputs: Outputs,
+    row: int,
+    face: Face,
+    manifest: Manifest,
+    *,
+    matrix: Matrix | None = None,
+    expression: bool = True,
+) -> Reading:
+    """The reading of one face, from row `row` of the outputs.
+
+    `matrix`: the transform (2, 3) that cut the crop; without it no place is told. `expression`:
+    False leaves the expression out.
+    """
     probability = outputs[AU_PROBABILITY][row].tolist()
     sides = outputs[AU_INTENSITY][row].clip(0, INTENSITY_MAX).tolist()
     trained, sided = set(manifest.aus_trained), set(manifest.aus_sided)
@@ -54,5 +82,21 @@ def reading(outputs: Outputs, row: int, face: Face, manifest: Manifest) -> Readi
                 left if au.key in sided else None,
                 right if au.key in sided else None,
             )
-    scores = dict(zip(EXPRESSIONS, outputs[EXPRESSION][row].tolist(), strict=True))
-    return Reading(face.track, face.box, face.score, aus, ExpressionReading(scores))
+    named = None
+    if expression:
+        scores = dict(zip(EXPRESSIONS, outputs[EXPRESSION][row].tolist(), strict=True))
+        named = ExpressionReading(scores)
+    place = None
+    if matrix is not None and LANDMARKS in outputs:
+        place = _place(outputs, row, matrix)
+    return Reading(face.track, face.box, face.score, aus, named, place=place)
+
+
+def _place(outputs: Outputs, row: int, matrix: Matrix) -> PlaceReading:
+    """Out of the crop, back into the frame: only roll knows that the crop was turned."""
+    points = move(outputs[LANDMARKS][row].astype(np.float64), invert(matrix))
+    pitch, yaw, roll = outputs[POSE][row].tolist()
+    up, left = outputs[GAZE][row].tolist()
+    roll += turned_deg(matrix)
+    landmarks = tuple((float(x), float(y)) for x, y in points)
+    return PlaceReading(landmarks, (pitch, yaw, (roll + 180) % 360 - 180), (up, left))

@@ -27,7 +27,12 @@ def fake(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     analyzer = module.FakeAnalyzer()
-    monkeypatch.setattr("feallm.edge.analyze.open_analyzer", lambda request: analyzer)
+
+    def opened(request):
+        analyzer.expression = request.expression
+        return analyzer
+
+    monkeypatch.setattr("feallm.edge.analyze.open_analyzer", opened)
     monkeypatch.setattr("feallm.edge.bench.open_analyzer", lambda request: analyzer)
     return analyzer
 

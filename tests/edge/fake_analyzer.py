@@ -34,6 +34,7 @@ class FakeAnalyzer:
         manifest = SimpleNamespace(intensity_calibrated=False, aus=AU_KEYS, aus_trained=trained)
         self.bundle = SimpleNamespace(digest=digest, manifest=manifest)
         self.language = None
+        self.expression = True
         self.frames_read = []
         self.delay_s = float(os.environ.get("FAKE_DELAY_S", "0"))
         self.fail_at = None
@@ -81,7 +82,8 @@ class FakeAnalyzer:
             "The lip corners are pulled up.", ("AU12",), "template", self.words_missing
         )
         return Reading(
-            face.track, face.box, face.score, aus, ExpressionReading(scores),
+            face.track, face.box, face.score, aus,
+            ExpressionReading(scores) if self.expression else None,
             words if explained else None,
         )  # fmt: skip
 

@@ -74,6 +74,18 @@ def test_explain(feallm, fake, video, rows, tmp_path, mode, count):
     assert sum(row["explanation"] is not None for row in rows("clip-readings")) == count
 
 
+def test_action_units_alone(feallm, fake, photo, video, rows, tmp_path):
+    sources = (photo(tmp_path / "a.png", 20), video(tmp_path / "b.mp4", [(20,)] * 4))
+    code, out, _ = feallm("analyze", *sources, "--no-expression", "--out", tmp_path / "rows")
+    assert code == 0 and "AU12" in out
+    assert "happiness" not in out and "expression:" not in out
+    found = rows(tmp_path / "rows")
+    assert len(found) == 5 and all(row["expression"] is None for row in found)
+    assert "happiness" not in (tmp_path / "rows" / "readings.csv").read_text().split("\n", 1)[1]
+    code, _, err = feallm("analyze", *sources, "--out", tmp_path / "rows")
+    assert code == 2 and "expression" in err  # other options, other rows: not into the same folder
+
+
 def test_json_prints_one_object_and_nothing_else(feallm, fake, photo, tmp_path):
     code, out, err = feallm("analyze", photo(tmp_path / "a.png", 20), "--json")
     found = json.loads(out)

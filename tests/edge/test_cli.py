@@ -119,4 +119,5 @@ def test_errors_become_one_line_and_a_code(
 def test_version(feallm):
     import feallm as front
 
-    assert feallm("version")[:2] == (0, f"{front.__version__}\n")
+    for word in ("version", "--version"):
+        assert feallm(word)[:2] == (0, f"{front.__version__}\n")

@@ -11,6 +11,7 @@ from feallm.runtime.contract.reading import (
     Explanation,
     ExpressionReading,
     FrameReport,
+    PlaceReading,
     Reading,
 )
 
@@ -20,9 +21,10 @@ def full_row() -> Row:
     au = AUReading("AU1", 1.0, True, 0.9, 1.0, 0.5)
     scores = dict.fromkeys(EXPRESSIONS, 1 / len(EXPRESSIONS))
     explanation = Explanation("text", ("AU1",), "template", "no bundle")
-    face = Reading(
-        0, (0, 0, 9, 9), 1.0, dict.fromkeys(AU_KEYS, au), ExpressionReading(scores), explanation
-    )
+    place = PlaceReading(((1.0, 2.0),) * 68, (1.0, 2.0, 3.0), (4.0, 5.0))
+    aus = dict.fromkeys(AU_KEYS, au)
+    named = ExpressionReading(scores)
+    face = Reading(0, (0, 0, 9, 9), 1.0, aus, named, explanation, place)
     return next(rows(FrameReport("a.jpg", 0, 0.0, (face,), "0" * 64), calibrated=False))
 
 
@@ -36,7 +38,8 @@ def names(value: object) -> set[str]:
 def test_every_name_is_on_the_page(root: Path) -> None:
     page = (root / "docs/rows.md").read_text(encoding="utf-8")
     told = {word for code in re.findall(r"`([^`]+)`", page) for word in re.split(r"[\s.]+", code)}
+    points = {f"{axis}_{k}" for axis in "xy" for k in range(1, 67)}
     per_au = {f"{key}{end}" for key in AU_KEYS[1:] for end in ("_present", "_p", "_left", "_right")}
     assert names(full_row()) - told == set(), "fields of the JSON line"
-    assert set(flat_columns()) - per_au - told == set(), "columns of the table"
+    assert set(flat_columns()) - per_au - points - told == set(), "columns of the table"
     assert f"version of this page: {full_row()['schema']}" in page

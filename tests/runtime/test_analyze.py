@@ -16,6 +16,7 @@ from feallm.runtime.bundle.open import open_bundle
 from feallm.runtime.contract import jsonl
 from feallm.runtime.contract.aus import AU_INDEX
 from feallm.runtime.contract.errors import BackendError, BundleError, InputError
+from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.frame import Face, Frame
 from feallm.runtime.language import explain as language
 
@@ -314,3 +315,17 @@ def test_rows_of_a_report(analyzer, toy):
     assert row["aus"]["AU12"]["present"] and row["aus"]["AU2"] is None
     assert row["explanation"]["source"] == "template"
     assert row["bundle"] == analyzer.bundle.digest
+
+
+def test_action_units_alone(toy_bundle, toy):
+    """Where naming an emotion is not allowed, no word of it is in the row or the text."""
+    with Analyzer(toy_bundle, detect=False, expression=False) as analyzer:
+        report = analyzer.read(painted(toy.BRIGHT), explain=True)
+    (row,) = jsonl.rows(report, calibrated=False)
+    assert row["expression"] is None
+    assert row["explanation"]["aus"] == ["AU6", "AU12", "AU25"]
+    assert row["explanation"]["text"].startswith("AUs: AU6 cheek raiser")
+    line = jsonl.dumps(row)
+    assert not any(word in line for word in EXPRESSIONS)
+    assert "xpression:" not in row["explanation"]["text"]
+    assert jsonl.flat(row)["expression"] == "" == jsonl.flat(row)["happiness"]

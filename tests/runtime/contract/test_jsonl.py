@@ -17,7 +17,7 @@ from feallm.runtime.language import template
 
 FIELDS = [
     "schema", "source", "frame", "time_s", "track", "box", "score", "aus", "expression",
-    "explanation", "intensity_calibrated", "bundle",
+    "explanation", "pose_deg", "gaze_deg", "landmarks", "intensity_calibrated", "bundle",
 ]  # fmt: skip
 AU_FIELDS = ["intensity", "present", "probability", "left", "right"]
 
@@ -56,7 +56,10 @@ def test_a_frame_without_a_face_is_one_row_of_the_same_fields():
     (row,) = rows()
     assert sorted(row) == sorted(FIELDS)
     empty = {name for name, value in row.items() if value is None}
-    assert empty == {"track", "box", "score", "aus", "expression", "explanation"}
+    assert empty == {
+        "track", "box", "score", "aus", "expression", "explanation",
+        "pose_deg", "gaze_deg", "landmarks",
+    }  # fmt: skip
 
 
 def test_one_row_a_face_in_their_order(reading, reading_of):
@@ -92,7 +95,7 @@ def test_numbers_that_are_none_are_never_written(reading):
 
 def test_columns():
     columns = jsonl.flat_columns()
-    assert len(columns) == len(set(columns)) == 10 + 8 + 20 * 5 + 3
+    assert len(columns) == len(set(columns)) == 10 + 8 + 20 * 5 + 3 + 2 + 68 * 2 + 3
     assert columns[:4] == ["source", "frame", "time_s", "track"]
     at = columns.index("AU12")
     assert columns[at : at + 5] == ["AU12", "AU12_present", "AU12_p", "AU12_left", "AU12_right"]

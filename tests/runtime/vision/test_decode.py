@@ -5,12 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION, TOKENS
+from feallm.runtime.backends.base import (
+    AU_INTENSITY,
+    AU_PROBABILITY,
+    EXPRESSION,
+    GAZE,
+    LANDMARKS,
+    POSE,
+    TOKENS,
+)
 from feallm.runtime.bundle.open import open_bundle
 from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.frame import Face
 from feallm.runtime.vision import decode
+from feallm.runtime.vision.align import move
 
 FACE = Face((1.0, 2.0, 3.0, 4.0), None, 0.75, 5)
 
@@ -105,3 +114,56 @@ def test_another_shape_is_refused(outputs, name):
         decode.check({**outputs, name: outputs[name][:, :-1, ..., None]}, 2)
     with pytest.raises(BackendError, match=name):
         decode.check({k: v for k, v in outputs.items() if k != name}, 2)
+
+
+@pytest.fixture
+def placed(outputs):
+    """The same with landmarks, pose and gaze, each face its own."""
+    rng = np.random.default_rng(3)
+    outputs[LANDMARKS] = rng.uniform(10, 100, (2, 68, 2)).astype(np.float32)
+    outputs[POSE] = np.array([[5, -20, 10], [1, 2, 175]], np.float32)
+    outputs[GAZE] = np.array([[3, -7], [0, 1]], np.float32)
+    return outputs
+
+
+def turned(degrees, scale=2.0):
+    """A transform that turns the picture clockwise on the screen and enlarges it."""
+    a = np.deg2rad(degrees)
+    turn = scale * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    return np.hstack([turn, [[4.0], [9.0]]])
+
+
+def test_places_go_back_into_the_frame(placed, manifest):
+    matrix = turned(30)
+    place = decode.reading(placed, 0, FACE, manifest, matrix=matrix).place
+    np.testing.assert_allclose(move(np.array(place.landmarks), matrix), placed[LANDMARKS][0], 1e-4)
+    # The crop was turned clockwise to be upright: in the frame the head leans the other way.
+    assert place.pose_deg == pytest.approx((5, -20, 40))
+    assert place.gaze_deg == (3, -7)
+
+
+def test_roll_goes_round(placed, manifest):
+    place = decode.reading(placed, 1, FACE, manifest, matrix=turned(30)).place
+    assert place.pose_deg[2] == pytest.approx(-155)
+
+
+def test_no_place_without_outputs_or_transform(outputs, placed, manifest):
+    assert decode.reading(placed, 0, FACE, manifest).place is None
+    for name in (LANDMARKS, POSE, GAZE):
+        del outputs[name]
+    assert decode.reading(outputs, 0, FACE, manifest, matrix=turned(0)).place is None
+
+
+@pytest.mark.parametrize("name", [LANDMARKS, POSE, GAZE])
+def test_places_are_all_there_or_none(placed, name):
+    decode.check(placed, 2)
+    kept = placed.pop(name)
+    with pytest.raises(BackendError, match=name):
+        decode.check(placed, 2)
+    with pytest.raises(BackendError, match=name):
+        decode.check({**placed, name: kept[:, :2, ...][..., :1]}, 2)
+
+
+def test_without_expression(outputs, manifest):
+    reading = decode.reading(outputs, 0, FACE, manifest, expression=False)
+    assert reading.expression is None and reading.aus["AU12"] is not None
