@@ -75,6 +75,8 @@ def read(folder: Path) -> tuple[Labelled, frozen.Entry]:
         np.where(missing[:, None, None], rows["mean5"], points5).astype(np.float64),
         missing,
         _slices(folder, rows, lights),
+        rows["au_sides"],
+        {name: rows[name] for name in pack.PLACE_ARRAYS},
     )
     return labelled, entry
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feallm.model.evaluate import figures as of
-from feallm.model.evaluate import sets
+from feallm.model.evaluate import places, sets
 from feallm.model.evaluate import words as words_score
 from feallm.model.evaluate.figures import Outputs
 from feallm.runtime.analyze import Analyzer
@@ -64,10 +64,11 @@ def run(
         key: np.concatenate([part[key] for part in parts])
         if parts
         else np.zeros((0, 1), np.float32)
-        for key in VISION_OUTPUTS
+        for key in (parts[0] if parts else VISION_OUTPUTS)
     }
     figures = {"split": name, "n": len(rows), "bundle": analyzer.bundle.digest}
     figures |= _figures(outputs, data, manifest.thresholds)
+    figures |= places.figures(outputs, data, rows, manifest.geometry.crop())
     if words and data.expression is not None:
         speaker = Speaker(analyzer.bundle)
         readings = [decode.reading(outputs, k, NOBODY, manifest) for k in range(len(rows))]

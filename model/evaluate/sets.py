@@ -16,7 +16,7 @@ from feallm.runtime.contract.aus import INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, CropGeometry
-from feallm.runtime.vision.align import align, points_in_box
+from feallm.runtime.vision.align import Image, Points, align, points_in_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Labelled:
     points5: NDArray[np.float64] | None  # (N, 5, 2) pixels; NaN = not known
     stand_in: NDArray[np.bool_] | None = None  # (N,) where points5 lacks the face's own points
     slices: dict[str, NDArray[np.str_]] = field(default_factory=dict)  # (N,) each; "" = in none
+    au_sides: NDArray[np.float32] | None = None  # (N, 20, 2) where the labels tell sides apart
+    place: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # `pack.PLACE_ARRAYS`
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -78,6 +80,16 @@ def _shaped(path: Path, name: str, array: NDArray[Any], shape: tuple[int, ...]) 
     return array
 
 
+def points_of(data: Labelled, i: int, image: Image | None = None) -> Points:
+    """Five points of face `i`: its own, or the mean ones of a picture that is a face crop."""
+    if data.points5 is not None and np.isfinite(data.points5[i]).all():
+        return np.asarray(data.points5[i])
+    if image is None:
+        image = archive.picture(data.path, i, data.images[i], cv2.IMREAD_COLOR)
+    height, width = image.shape[:2]
+    return points_in_box((0, 0, width, height), MEAN_POINTS_CROP)
+
+
 def crops(
     data: Labelled, rows: NDArray[np.int64], geometry: CropGeometry, size: int = 64
 ) -> Iterator[NDArray[np.uint8]]:
@@ -88,12 +100,8 @@ def crops(
         for i in rows[k : k + size]:
             picture = archive.picture(data.path, int(i), data.images[i], cv2.IMREAD_COLOR)
             image = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-            height, width = image.shape[:2]
-            points = points_in_box((0, 0, width, height), MEAN_POINTS_CROP)
-            if data.points5 is not None and np.isfinite(data.points5[i]).all():
-                points = data.points5[i]
             try:
-                part.append(align(image, points, geometry)[0])
+                part.append(align(image, points_of(data, int(i), image), geometry)[0])
             except ValueError as error:
                 raise InputError(f"{data.path}: points5 of picture {i}: {error}") from error
         yield np.stack(part)

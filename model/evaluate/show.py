@@ -24,6 +24,7 @@ def figures(of: Mapping[str, Any]) -> None:
     if expression := of.get("expression"):
         _expression(console, expression)
     _aus(console, of)
+    _places(console, of)
     _slices(console, of["slices"])
     if words := of.get("words"):
         console.print(
@@ -81,6 +82,26 @@ def _aus(console: Console, of: Mapping[str, Any]) -> None:
         table.add_row("mean", count, "", *cells)
     console.print()
     console.print(table)
+
+
+def _places(console: Console, of: Mapping[str, Any]) -> None:
+    if sides := of.get("sides"):
+        console.print(f"one side    {sides['right']:.3f} right of {sides['n']}")
+    for name, word in (("pose_deg", "head pose"), ("gaze_deg", "gaze")):
+        if angles := of.get(name):
+            axes = ", ".join(
+                f"{axis} {value:.1f}"
+                for axis, value in angles.items()
+                if axis not in ("n", "mean_absolute_error") and value is not None
+            )
+            if angles["mean_absolute_error"] is not None:
+                mean = angles["mean_absolute_error"]
+                console.print(f"{word:10}  mean absolute error {mean:.2f}° ({axes})")
+    if (marks := of.get("landmarks")) and marks["mean"] is not None:
+        console.print(
+            f"landmarks   {100 * marks['mean']:.2f} % of the outer eye corners' distance,"
+            f" {100 * marks['mean_without_jaw']:.2f} % without the jaw line"
+        )
 
 
 def _slices(console: Console, of: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:

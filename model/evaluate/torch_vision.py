@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from feallm.model.checkpoint import load
-from feallm.runtime.backends.base import IMAGE, VISION_OUTPUTS, Arrays
+from feallm.runtime.backends.base import IMAGE, PLACE_OUTPUTS, VISION_OUTPUTS, Arrays
 
 
 class TorchVision:
@@ -27,7 +27,8 @@ class TorchVision:
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for `image` uint8 (N, H, W, 3)."""
         values = self._network(torch.from_numpy(np.asarray(inputs[IMAGE])))
-        return {name: v.numpy() for name, v in zip(VISION_OUTPUTS, values, strict=True)}
+        names = (*VISION_OUTPUTS, *PLACE_OUTPUTS)[: len(values)]
+        return {name: v.numpy() for name, v in zip(names, values, strict=True)}
 
     def close(self) -> None:
         """Nothing to give back."""
