@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from feallm.model.vision import VisionNetwork
-from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, EXPRESSION, IMAGE, TOKENS
+from feallm.runtime.backends.base import (
+    AU_PROBABILITY,
+    EXPRESSION,
+    IMAGE,
+    PLACE_OUTPUTS,
+    VISION_OUTPUTS,
+)
 from feallm.runtime.contract.errors import VerificationError
 from feallm.runtime.contract.geometry import CROP
 
@@ -43,7 +49,7 @@ def export_vision(network: VisionNetwork, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=[IMAGE],
-            output_names=[AU_PROBABILITY, AU_INTENSITY, EXPRESSION, TOKENS],
+            output_names=list(outputs_of(network)),
             dynamic_shapes={"crops": {0: batch}},
             external_data=False,
             verbose=False,
@@ -55,6 +61,11 @@ def export_vision(network: VisionNetwork, path: Path) -> None:
         raise VerificationError(f"asked for opset {OPSET}, got {model.opset_import[0].version}")
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def outputs_of(network: VisionNetwork) -> tuple[str, ...]:
+    """Names of the network's outputs, in its own order."""
+    return (*VISION_OUTPUTS, *(PLACE_OUTPUTS if network.sided else ()))
 
 
 def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -91,7 +102,7 @@ def difference(network: VisionNetwork, path: Path, crops: NDArray[np.uint8]) -> 
     from feallm.runtime.backends.onnx import OnnxVision
 
     backend = OnnxVision(path)
-    worst = dict.fromkeys((AU_PROBABILITY, AU_INTENSITY, EXPRESSION, TOKENS), 0.0)
+    worst = dict.fromkeys(outputs_of(network), 0.0)
     for k in range(0, len(crops), 64):
         part = crops[k : k + 64]
         found = backend.run({IMAGE: part})

@@ -186,7 +186,10 @@ def freeze(
 
 @train.callback(invoke_without_command=True)
 def train_size(
-    source: Annotated[Path, typer.Option("--pack", help="folder of a pack")],
+    packs: Annotated[
+        list[str],
+        typer.Option("--pack", help="folder of a pack, may be repeated: FOLDER[:SHARE[:LIMIT]]"),
+    ],
     out: Annotated[Path, typer.Option(help="folder of the run: log, states, checkpoint")],
     size: Annotated[str, typer.Option(help="nano, edge or reference")] = "nano",
     stage: Annotated[str, typer.Option(help="all, vision, text or align")] = "all",
@@ -194,6 +197,14 @@ def train_size(
     threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 2,
     steps: Annotated[
         str | None, typer.Option(help="steps of vision,text,align in place of the size's")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda; of the eyes alone")] = "cpu",
+    workers: Annotated[
+        int, typer.Option(min=0, help="processes that draw crops ahead of the eyes")
+    ] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="crops of a step of the eyes")] = 64,
+    teacher: Annotated[
+        Path | None, typer.Option(help="checkpoint whose answers are learnt beside the labels")
     ] = None,
 ) -> None:
     """Train the eyes, then the words, then what the words see."""
@@ -211,7 +222,8 @@ def train_size(
         if min(vision, text, align) < 1:
             raise UsageError(f"--steps: expected three numbers from 1, found {steps!r}")
         chosen = whole.Steps(vision, text, align)
-    job = whole.Job(size, source, out, seed, chosen)
+    chosen_packs = tuple(whole.Pack.parse(text) for text in packs)
+    job = whole.Job(size, chosen_packs, out, seed, chosen, device, workers, batch, teacher)
     command = shlex.join(["feallm", *sys.argv[1:]])
     path = whole.run(job, stage, command)
     typer.echo(f"checkpoint: {path}" if path else f"stage {stage} is done")

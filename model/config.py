@@ -23,6 +23,7 @@ class VisionConfig:
     table: Literal["named", "paper16"] = "named"
     skip: bool = True  # a way around the first cross-attention; docs/adr/0003
     tokens: int = 16
+    place: int = 0  # channels of F_4 that reach the heads cell by cell; 0: no landmarks, no sides
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -87,12 +88,12 @@ SIZES: dict[str, Config] = {
     ),
     "edge": Config(
         "edge",
-        VisionConfig((28, 60, 112, 200), (0, 1, 1, 1), shrink=1, width=128, heads=4),
+        VisionConfig((16, 40, 96, 192), (0, 0, 1, 1), shrink=1, width=128, heads=4, place=32),
         LanguageConfig(256, 6, 8, 512, vocabulary=1024, context=512),
     ),
     "reference": Config(
         "reference",
-        VisionConfig((48, 96, 192, 384), (1, 2, 2, 1), shrink=1, width=192, heads=6),
+        VisionConfig((48, 96, 192, 384), (1, 2, 2, 1), shrink=1, width=192, heads=6, place=48),
         LanguageConfig(512, 8, 8, 1280, vocabulary=2048, context=512),
     ),
 }

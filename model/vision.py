@@ -19,6 +19,19 @@ from feallm.model.projector import MultiPerspectiveProjector
 from feallm.runtime.contract.aus import INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
 from feallm.runtime.contract.geometry import CROP
+from feallm.runtime.contract.landmarks import GAZE, N_LANDMARKS, POSE
+
+_PLACE = (2 * N_LANDMARKS, len(POSE), len(GAZE))
+_LANDMARK_UNIT, _DEGREES_UNIT = 16.0, 15.0
+"""What one unit of the head's raw outputs stands for, pixels and degrees."""
+
+
+class Place(NamedTuple):
+    """Where the face is, for N crops."""
+
+    landmarks: Tensor  # (N, 68, 2) pixels of the crop
+    pose_deg: Tensor  # (N, 3) as the head stands in the crop
+    gaze_deg: Tensor  # (N, 2)
 
 
 class Seen(NamedTuple):
@@ -29,6 +42,8 @@ class Seen(NamedTuple):
     expression_logits: Tensor  # (N, 8), not yet divided by the temperature
     x_3: Tensor  # (N, tokens, width)
     f_attn: Tensor  # (N, 16, width)
+    side_logits: Tensor | None = None  # (N, 20, 2); `au_logits` is the larger of the two
+    place: Place | None = None
 
 
 class VisionNetwork(nn.Module):
@@ -51,10 +66,18 @@ class VisionNetwork(nn.Module):
         clues = len(config.regions) * width
         self.norm_clues, self.norm_x = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(0.2)
-        self.au_head = nn.Linear(clues + width, N_AUS)
-        self.intensity_head = nn.Linear(clues + width, N_AUS * 2)
-        deep = levels[3].channels
-        self.expression_head = nn.Linear(clues + width + deep + N_AUS, N_EXPRESSIONS)
+        deep, features = levels[3].channels, clues + width
+        self.sided = config.place > 0
+        if self.sided:
+            self.place_conv = nn.Conv2d(deep, config.place, 1)
+            features += config.place * levels[3].rows * levels[3].columns
+            self.place_head = nn.Linear(features, sum(_PLACE))
+            middle = torch.tensor([CROP.width_px, CROP.height_px]) / 2
+            self.register_buffer("middle", middle, persistent=False)
+            self.middle: Tensor
+        self.au_head = nn.Linear(features, N_AUS * 2 if self.sided else N_AUS)
+        self.intensity_head = nn.Linear(features, N_AUS * 2)
+        self.expression_head = nn.Linear(features + deep + N_AUS, N_EXPRESSIONS)
         self.register_buffer("temperature", torch.ones(()))
         self.temperature: Tensor
         self.token_mlp = nn.Sequential(
@@ -68,26 +91,45 @@ class VisionNetwork(nn.Module):
         f_attn, f_local = self.lca(maps[0], maps[1])
         x_3 = self.mpp(maps, f_local)
         clues = self.norm_clues(f_attn).flatten(1)
-        features = self.dropout(torch.cat([clues, self.norm_x(x_3).mean(1)], 1))
+        parts = [clues, self.norm_x(x_3).mean(1)]
+        if self.sided:
+            parts.append(torch.relu(self.place_conv(maps[3])).flatten(1))
+        features = self.dropout(torch.cat(parts, 1))
         au_logits = self.au_head(features)
+        side_logits = place = None
+        if self.sided:
+            side_logits = au_logits.unflatten(1, (N_AUS, 2))
+            au_logits = side_logits.amax(2)
+            place = self._place(self.place_head(features))
         intensity = self.intensity_head(features).unflatten(1, (N_AUS, 2))
         deep = self.dropout(maps[3].mean((2, 3)))
         # Stopped gradient: the AU head answers to its own labels only.
         with_aus = torch.cat([features, deep, au_logits.detach().sigmoid()], 1)
-        return Seen(au_logits, intensity, self.expression_head(with_aus), x_3, f_attn)
+        expression_logits = self.expression_head(with_aus)
+        return Seen(au_logits, intensity, expression_logits, x_3, f_attn, side_logits, place)
+
+    def _place(self, raw: Tensor) -> Place:
+        landmarks, pose, gaze = raw.split(_PLACE, 1)
+        return Place(
+            landmarks.unflatten(1, (N_LANDMARKS, 2)) * _LANDMARK_UNIT + self.middle,
+            pose * _DEGREES_UNIT,
+            gaze * _DEGREES_UNIT,
+        )
 
     def tokens(self, seen: Seen) -> Tensor:
         """Visual tokens and F_local for the language model: (N, tokens + 1, language width)."""
         local = self.local_token(self.norm_clues(seen.f_attn).flatten(1))
         return torch.cat([self.token_mlp(self.norm_x(seen.x_3)), local.unsqueeze(1)], 1)
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """What the device gets: AU probabilities (N, 20), intensities (N, 20, 2) in 0–5,
-        expression scores (N, 8) that sum to 1, and tokens (N, tokens + 1, language width)."""
+        expression scores (N, 8) that sum to 1, tokens (N, tokens + 1, language width), and the
+        three of `Place` where the network has them."""
         seen = self.see(crops)
         return (
             seen.au_logits.sigmoid(),
             seen.intensity.clamp(0.0, INTENSITY_MAX),
             (seen.expression_logits / self.temperature).softmax(1),
             self.tokens(seen),
+            *(seen.place or ()),
         )

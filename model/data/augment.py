@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feallm.runtime.contract.geometry import CROP, CropGeometry
-from feallm.runtime.vision.align import Image, Matrix, warp
+from feallm.runtime.vision.align import Image, Matrix, Points, warp
+
+POINT_SIGMA = 0.03
+"""Of the eyes' distance: how far two sources of the same landmark lie apart."""
+DETECTOR_SHARE = 0.6
+"""Of the crops that stand at landmarks: moved to where a detector would put them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Jittered:
 
     pixels: Image
     mirrored: bool
+    matrix: Matrix  # from the picture to the crop before it was mirrored
 
 
 def jitter(
@@ -58,7 +64,8 @@ def crop(
     geometry: CropGeometry = CROP,
 ) -> Jittered:
     """A random training crop of a picture (H, W) or (H, W, 3) that `matrix` would align."""
-    pixels = warp(picture, jitter(matrix, rng, how, geometry), geometry)
+    matrix = jitter(matrix, rng, how, geometry)
+    pixels = warp(picture, matrix, geometry)
     mirrored = bool(rng.random() < how.flip)
     if mirrored:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
@@ -74,7 +81,7 @@ def crop(
         pixels = np.clip(pixels + grain, 0, 255).astype(np.uint8)
     if rng.random() < how.erase:
         _erase(pixels, rng)
-    return Jittered(pixels, mirrored)
+    return Jittered(pixels, mirrored, matrix)
 
 
 def _curve(rng: np.random.Generator, how: Augment) -> NDArray[np.uint8]:
@@ -90,3 +97,32 @@ def _erase(pixels: Image, rng: np.random.Generator) -> None:
     h, w = int(rng.uniform(0.08, 0.3) * height), int(rng.uniform(0.08, 0.35) * width)
     y, x = int(rng.integers(0, height - h)), int(rng.integers(0, width - w))
     pixels[y : y + h, x : x + w] = int(rng.integers(0, 256))
+
+
+def unsure(points: Points, rng: np.random.Generator) -> Points:
+    """Points (5, 2), each moved a little, as another source would have it."""
+    apart = float(np.linalg.norm(points[1] - points[0]))
+    return points + rng.normal(0, POINT_SIGMA * max(apart, 4.0), (5, 2))
+
+
+def as_detected(points: Points) -> Points:
+    """Landmarks (5, 2) as YuNet tends to place them: measured on London faces, in shares of the
+    eyes' distance, the nose tip a tenth lower and the mouth's corners a twentieth higher."""
+    across = points[1] - points[0]
+    down = np.array([-across[1], across[0]])
+    moved = points.copy()
+    moved[2] += 0.097 * down
+    moved[3:] -= 0.051 * down
+    return moved
+
+
+def frame(picture: Image, points: Points, rng: np.random.Generator) -> tuple[Image, Points]:
+    """A square cut close about the face, as collections of faces are, and its corner (2,) in the
+    picture: what lies beyond the square is the crop's border then."""
+    apart = max(float(np.linalg.norm(points[1] - points[0])), 4.0)
+    side = apart * rng.uniform(2.2, 3.6)
+    middle = points[2] + rng.normal(0, 0.18 * apart, 2)
+    height, width = picture.shape[:2]
+    low = np.clip(np.floor(middle - side / 2), 0, [width - 4, height - 4]).astype(int)
+    high = np.clip(np.ceil(middle + side / 2), low + 4, [width, height]).astype(int)
+    return picture[low[1] : high[1], low[0] : high[0]], low.astype(np.float64)

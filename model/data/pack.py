@@ -5,7 +5,9 @@ A part holds at most 25 MiB: `images` uint8 [bytes] (encoded pictures end to end
 `au_sides` float32 [N,20,2] pseudo-intensities of the subject's left and right (NaN = unknown; 1 is
 where presence begins, values outside 0–5 are distances from it), `points5` float32 [N,5,2] pixels
 (NaN = not found), `mean5` float32 [N,5,2] the mean points that stand in for them, `group` int64
-[N] (equal for copies of one picture). `pack.json` names sources, licences, hashes and parts.
+[N] (equal for copies of one picture). A part may also hold where the face is, NaN = unknown, in the
+orders of `contract.landmarks`: `points68` float32 [N,68,2] pixels, `pose_deg` float32 [N,3],
+`gaze_deg` float32 [N,2]. `pack.json` names sources, licences, hashes and parts.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feallm.runtime.contract.errors import InputError
+from feallm.runtime.contract.landmarks import GAZE, N_LANDMARKS, POSE
 
 PART_BYTES = 25 * 2**20
 _LABEL_BYTES = 512  # of one row, all arrays and the archive's own share
 INDEX = "pack.json"
 ROW_ARRAYS = ("votes", "expression", "au_sides", "points5", "mean5", "group")
+PLACE_ARRAYS: dict[str, tuple[int, ...]] = {
+    "points68": (N_LANDMARKS, 2),
+    "pose_deg": (len(POSE),),
+    "gaze_deg": (len(GAZE),),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,7 @@ class Rows:
     mean5: NDArray[np.float32]
     group: NDArray[np.int64]
     origin: Origin
+    place: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # some of `PLACE_ARRAYS`
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,9 @@ class Faces:
     mean5: NDArray[np.float32]
     group: NDArray[np.int64]
     origins: tuple[Origin, ...] = field(default=())
+    place: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # all of `PLACE_ARRAYS`
+    source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Which pack each row is of, where several were joined."""
 
 
 def sha256(path: Path) -> str:
@@ -91,6 +103,7 @@ def write(sources: list[Rows], out: Path) -> list[Path]:
             rows = np.flatnonzero(number == k)
             part = out / f"{source.origin.name}-{k:02d}.npz"
             arrays = {name: getattr(source, name)[rows] for name in ROW_ARRAYS}
+            arrays |= {name: values[rows] for name, values in source.place.items()}
             np.savez(
                 part,
                 images=np.frombuffer(b"".join(source.images[i] for i in rows), np.uint8),
@@ -119,17 +132,22 @@ def _part_numbers(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(numbers)
 
 
-def read(folder: Path) -> Faces:
-    """A pack, every part checked against its hash and decoded to gray."""
+def read(folder: Path, limit: int | None = None) -> Faces:
+    """A pack, or its first `limit` faces, every part checked against its hash and decoded to gray.
+
+    Raises `InputError` for a pack that is not whole.
+    """
     try:
         index = json.loads((folder / INDEX).read_text())
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder}: no readable {INDEX}", hint="make a pack with `feallm data pack`"
         ) from error
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ROW_ARRAYS}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*ROW_ARRAYS, *PLACE_ARRAYS)}
     pictures: list[NDArray[np.uint8]] = []
     for part in index["parts"]:
+        if limit is not None and len(pictures) >= limit:
+            break
         path = folder / part["file"]
         if not path.is_file() or sha256(path) != part["sha256"]:
             raise InputError(f"{path}: missing, or not the file that {INDEX} names")
@@ -140,6 +158,31 @@ def read(folder: Path) -> Faces:
             pictures.append(np.asarray(gray, np.uint8))
         for name in ROW_ARRAYS:
             columns[name].append(arrays[name])
-    joined: dict[str, NDArray[Any]] = {n: np.concatenate(parts) for n, parts in columns.items()}
+        count = len(arrays["group"])
+        for name, shape in PLACE_ARRAYS.items():
+            unknown = np.full((count, *shape), np.nan, np.float32)
+            columns[name].append(arrays.get(name, unknown))
+    joined: dict[str, NDArray[Any]] = {n: np.concatenate(c)[:limit] for n, c in columns.items()}
     origins = tuple(Origin(**origin) for origin in index["origins"])
-    return Faces(pictures, **joined, origins=origins)
+    return Faces(
+        pictures[:limit],
+        **{name: joined[name] for name in ROW_ARRAYS},
+        origins=origins,
+        place={name: joined[name] for name in PLACE_ARRAYS},
+        source=np.zeros(len(joined["group"]), np.int64),
+    )
+
+
+def join(packs: Sequence[Faces]) -> Faces:
+    """Several packs as one; `source` says which of them a row came from."""
+    if len(packs) == 1:
+        return packs[0]
+    return Faces(
+        [picture for faces in packs for picture in faces.pictures],
+        **{name: np.concatenate([getattr(faces, name) for faces in packs]) for name in ROW_ARRAYS},
+        origins=tuple(origin for faces in packs for origin in faces.origins),
+        place={
+            name: np.concatenate([faces.place[name] for faces in packs]) for name in PLACE_ARRAYS
+        },
+        source=np.repeat(np.arange(len(packs)), [len(faces.group) for faces in packs]),
+    )

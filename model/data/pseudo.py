@@ -60,6 +60,7 @@ class Pseudo:
     found: NDArray[np.bool_]  # (N,)
     points5: Array  # (N, 5, 2) pixels of the picture, YuNet's order; NaN where not found
     intensity: Array  # (N, 20, 2) left and right, 0–5 and below 0; NaN = unknown
+    points68: Array  # (N, 68, 2) pixels, whole numbers at pixel centres; NaN where not found
 
 
 def five_points(points68: Array) -> Array:
@@ -98,4 +99,4 @@ def read(path: Path) -> Pseudo:
             step = (value - scale.present) / (scale.full - scale.present)
             intensity[:, AU_INDEX[key], side] = 1 + step * (INTENSITY_MAX - 1)
     intensity[~found] = np.nan
-    return Pseudo(found, points5, intensity)
+    return Pseudo(found, points5, intensity, points68 - np.float32(0.5))

@@ -44,6 +44,7 @@ def fer_train(data: Path) -> Rows:
         np.tile(mean.astype(np.float32), (len(rows), 1, 1)),
         split.dup_group[rows],
         Origin("ferplus-train", licence, len(rows), sha256(path)),
+        {"points68": marks.points68[rows]},
     )
 
 

@@ -6,21 +6,24 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
-from feallm.model.checkpoint import Checkpoint, save, write_atomically
+from feallm.model.checkpoint import Checkpoint, load, save, write_atomically
 from feallm.model.config import Config, size
 from feallm.model.data import pack
 from feallm.model.data.pack import Faces
 from feallm.model.train import vision as eyes
-from feallm.model.train import words
+from feallm.model.train.batches import Mix
 from feallm.model.train.run import Plan
+from feallm.model.vision import VisionNetwork
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.errors import UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 STAGES = ("vision", "text", "align")
 
@@ -43,14 +46,51 @@ STEPS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Pack:
+    """A pack and the share of the crops that come from it."""
+
+    folder: Path
+    share: float = 1.0
+    limit: int | None = None  # of its faces
+
+    @staticmethod
+    def parse(text: str) -> Pack:
+        """FOLDER, FOLDER:SHARE or FOLDER:SHARE:LIMIT; `UsageError` where it is none of these."""
+        folder, *rest = text.split(":")
+        try:
+            share = float(rest[0]) if rest else 1.0
+            limit = int(rest[1]) if len(rest) > 1 else None
+        except ValueError:
+            share, limit = 0.0, None
+        if share <= 0 or len(rest) > 2 or (limit is not None and limit < 1):
+            raise UsageError(f"--pack: expected FOLDER[:SHARE[:LIMIT]], found {text!r}")
+        return Pack(Path(folder), share, limit)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One training."""
 
     size: str
-    pack: Path
+    packs: tuple[Pack, ...]
     out: Path
     seed: int = 0
     steps: Steps | None = None
+
+    device: str = "cpu"
+    workers: int = 0  # processes that draw crops ahead
+    batch: int = 64
+    teacher: Path | None = None  # a checkpoint whose answers are learnt beside the labels
+
+    @property
+    def recipe(self) -> eyes.VisionRecipe:
+        """How the eyes are trained: from one pack as `nano` always was, from several with points
+        from several sources and pictures cut close."""
+        mix = Mix()
+        if len(self.packs) > 1:
+            shares = tuple(one.share for one in self.packs)
+            mix = Mix(shares, rare=0.4, mean_share=0.25, loose=0.8, framed=0.25)
+        return eyes.VisionRecipe(self.batch, mix, device=self.device, workers=self.workers)
 
     @property
     def plans(self) -> dict[str, Plan]:
@@ -71,15 +111,21 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
     """
     if stage not in (*STAGES, "all"):
         raise UsageError(f"no stage named {stage!r}", hint=f"there are all, {', '.join(STAGES)}")
-    config, faces, plans = size(job.size), pack.read(job.pack), job.plans
+    config, plans = size(job.size), job.plans
+    faces = pack.join([pack.read(one.folder, one.limit) for one in job.packs])
     trained = labelled_aus(faces)
     _same_job(job)
-    tokenizer = _tokenizer(config, faces, trained, job)
     vision = language = None
     thresholds: dict[str, float] = {}
-    if stage in ("vision", "align", "all"):
+    if stage == "vision":  # needs no library of the words
+        eyes.train(config, faces, job.out, plans["vision"], job.recipe, _teacher(job))
+        return None
+    from feallm.model.train import words
+
+    tokenizer = _tokenizer(config, faces, trained, job)
+    if stage in ("align", "all"):
         vision, thresholds = eyes.train(
-            config, faces, job.out, plans["vision"], eyes.VisionRecipe()
+            config, faces, job.out, plans["vision"], job.recipe, _teacher(job)
         )
     if stage in ("text", "align", "all"):
         language = words.train_text(
@@ -127,13 +173,26 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
     return path
 
 
+def _teacher(job: Job) -> VisionNetwork | None:
+    return None if job.teacher is None else load(job.teacher).vision
+
+
 def _identity(job: Job) -> dict[str, Any]:
     """What makes a training what it is."""
     return {
         "size": job.size,
         "seed": job.seed,
         "steps": asdict(job.steps or STEPS[job.size]),
-        "pack_sha256": hashlib.sha256((job.pack / pack.INDEX).read_bytes()).hexdigest(),
+        "batch": job.batch,
+        "teacher": None if job.teacher is None else pack.sha256(job.teacher),
+        "packs": [
+            {
+                "sha256": hashlib.sha256((one.folder / pack.INDEX).read_bytes()).hexdigest(),
+                "share": one.share,
+                "limit": one.limit,
+            }
+            for one in job.packs
+        ],
     }
 
 
@@ -165,6 +224,10 @@ def sided_aus(faces: Faces) -> tuple[str, ...]:
 
 
 def _tokenizer(config: Config, faces: Faces, trained: tuple[str, ...], job: Job) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    from feallm.model.train import words
+
     path = job.out / "tokenizer.json"
     if path.is_file():
         return Tokenizer.from_str(path.read_text())

@@ -27,7 +27,7 @@ from feallm.model.data.pack import Faces
 from feallm.model.language import LanguageModel
 from feallm.model.tokenizer import BOS, PAD, special_id
 from feallm.model.tokenizer import train as train_tokenizer
-from feallm.model.train.batches import Crops
+from feallm.model.train.batches import Crops, Mix
 from feallm.model.train.run import Average, Plan, Run
 from feallm.model.train.vision import split
 from feallm.model.vision import Seen, VisionNetwork
@@ -47,8 +47,7 @@ class WordsRecipe:
     """How the words are trained."""
 
     batch: int = 32
-    mean_share: float = 0.5
-    rare: float = 0.35
+    mix: Mix = Mix(rare=0.35, mean_share=0.5)
 
 
 def au_chances(faces: Faces) -> NDArray[np.float64]:
@@ -197,12 +196,12 @@ def train_align(
     optimizer = torch.optim.AdamW(groups, lr=plan.rate, weight_decay=0.01)
     run = Run(folder, "align", plan, {"both": both, "average": average}, optimizer)
     rows, _ = split(faces)
-    crops, how = Crops(faces, rows, rare=recipe.rare), Augment()
+    crops, how = Crops(faces, rows, recipe.mix), Augment()
 
     def losses(step: int) -> dict[str, Tensor]:
         if step:
             average.update(both, step)
-        batch = crops.draw(plan.seed + 9, step, recipe.batch, how, recipe.mean_share)
+        batch = crops.draw(plan.seed + 9, step, recipe.batch, how)
         with torch.no_grad():
             seen = vision.see(batch.crops)
         rng = np.random.default_rng((plan.seed, 2, step))

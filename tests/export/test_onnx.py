@@ -6,7 +6,14 @@ import torch
 
 from feallm.export.onnx import OPSET, difference
 from feallm.model.checkpoint import load
-from feallm.runtime.backends.base import AU_PROBABILITY, EXPRESSION, IMAGE, TOKENS, VISION_OUTPUTS
+from feallm.runtime.backends.base import (
+    AU_PROBABILITY,
+    EXPRESSION,
+    IMAGE,
+    PLACE_OUTPUTS,
+    TOKENS,
+    VISION_OUTPUTS,
+)
 from feallm.runtime.backends.onnx import OnnxVision
 
 
@@ -82,3 +89,23 @@ def test_no_path_of_this_machine_is_inside(file):
     for trace in (b"/home", b"/root", b"/work", b"/tmp", b"site-packages", b".py", b"Traceback"):
         assert trace not in data, trace
     assert str(feallm.__file__).encode() not in data
+
+
+def test_places_are_exported_where_the_network_has_them(tiny, tmp_path):
+    from dataclasses import replace
+
+    from feallm.export.onnx import agree, export_vision
+    from feallm.model.vision import VisionNetwork
+
+    torch.manual_seed(4)
+    config = replace(tiny.CONFIG.vision, place=4)
+    network = VisionNetwork(config, tiny.CONFIG.language.width).eval()
+    export_vision(network, tmp_path / "vision.onnx")
+    agree(network, tmp_path / "vision.onnx")
+    crops = tiny.crops(3)
+    found = OnnxVision(tmp_path / "vision.onnx").run({IMAGE: crops})
+    assert set(found) == {*VISION_OUTPUTS, *PLACE_OUTPUTS}
+    with torch.no_grad():
+        *_, landmarks, pose, gaze = network(torch.from_numpy(crops))
+    for name, value in zip(PLACE_OUTPUTS, (landmarks, pose, gaze), strict=True):
+        np.testing.assert_allclose(found[name], value.numpy(), rtol=0, atol=1e-2)

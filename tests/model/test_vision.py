@@ -99,3 +99,33 @@ def test_every_size_and_table_builds(name):
                 17,
                 config.language.width,
             )
+
+
+@pytest.fixture(scope="module")
+def placed(tiny):
+    """The tiny network, with sides and places."""
+    torch.manual_seed(2)
+    config = replace(tiny.CONFIG.vision, place=4)
+    return VisionNetwork(config, tiny.CONFIG.language.width).eval()
+
+
+@torch.no_grad()
+def test_the_larger_side_is_the_face(placed, crops):
+    seen = placed.see(crops)
+    assert seen.side_logits.shape == (6, 20, 2)
+    assert torch.equal(seen.au_logits, seen.side_logits.amax(2))
+    assert (seen.side_logits[..., 0] != seen.side_logits[..., 1]).any()
+
+
+@torch.no_grad()
+def test_places(placed, crops):
+    *_, landmarks, pose, gaze = placed(crops)
+    assert landmarks.shape == (6, 68, 2) and pose.shape == (6, 3) and gaze.shape == (6, 2)
+    # Untrained, they lie about the middle of the crop.
+    torch.testing.assert_close(landmarks.mean((0, 1)), torch.tensor([56.0, 64]), rtol=0, atol=12)
+
+
+def test_a_network_without_places(network, crops):
+    with torch.no_grad():
+        seen = network.see(crops)
+    assert seen.side_logits is None and seen.place is None and len(network(crops)) == 4

@@ -15,28 +15,11 @@ from torch import Tensor
 
 from feallm.model.coded import faces as coded
 from feallm.model.data import archive
-from feallm.model.data.augment import Augment, crop
+from feallm.model.data.augment import DETECTOR_SHARE, Augment, as_detected, crop, frame, unsure
 from feallm.model.data.pack import INDEX, sha256
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP
 from feallm.runtime.vision.align import Image, crop_matrix, points_in_box, warp
-
-POINT_SIGMA = 0.03  # of the eyes' distance: detectors and heads put the points elsewhere
-
-
-DETECTOR_SHARE = 0.6  # of the crops take the places that a detector would give
-_SAME_PX = 0.02  # between a face's points and what its list rounds them to
-
-
-def as_detected(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Landmarks (5, 2) as YuNet tends to place them: measured on London faces, in shares of the
-    eyes' distance, the nose tip a tenth lower and the mouth's corners a twentieth higher."""
-    across = points[1] - points[0]
-    down = np.array([-across[1], across[0]])
-    moved = points.copy()
-    moved[2] += 0.097 * down
-    moved[3:] -= 0.051 * down
-    return moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +64,9 @@ def read(folder: Path, share: float, limit: int | None = None, *, labelled: bool
     good = np.isfinite(points5).all((1, 2))
     if labelled:
         good &= np.isfinite(au_sides).any((1, 2))
-    good &= ~_coded_by_eye(points5)
+    good &= ~coded.among(points5)
     rows = np.flatnonzero(good)
     return Store([images[i] for i in rows], au_sides[rows], points5[rows], share)
-
-
-def _coded_by_eye(points5: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which rows (N, 5, 2) stand in a list of coded faces: they have the very points of the list,
-    which holds two decimals."""
-    lists: tuple[coded.Part, ...] = ("train", "test")
-    found = np.zeros(len(points5), bool)
-    for face in (face for part in lists for face in coded.listed(part)):
-        found |= np.abs(points5[:, :3] - face.points5[:3]).max((1, 2)) < _SAME_PX
-    return found
 
 
 class Style:
@@ -117,20 +90,6 @@ class Style:
                 strength[rows, :reach] = np.abs(theirs[rows, :reach])
         mixed = np.fft.irfft2(strength * np.exp(1j * np.angle(mine)), s=pixels.shape)
         return np.clip(mixed, 0, 255).astype(np.uint8)
-
-
-def frame(
-    picture: Image, points: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[Image, NDArray[np.float64]]:
-    """A square cut close about the face, as collections of faces are, and the points (5, 2) in it:
-    what lies beyond it is the crop's border then."""
-    apart = max(float(np.linalg.norm(points[1] - points[0])), 4.0)
-    side = apart * rng.uniform(2.2, 3.6)
-    middle = points[2] + rng.normal(0, 0.18 * apart, 2)
-    height, width = picture.shape[:2]
-    low = np.clip(np.floor(middle - side / 2), 0, [width - 4, height - 4]).astype(int)
-    high = np.clip(np.ceil(middle + side / 2), low + 4, [width, height]).astype(int)
-    return picture[low[1] : high[1], low[0] : high[0]], points - low
 
 
 def aligned(store: Store, i: int) -> Image:
@@ -157,13 +116,13 @@ class Drawer:
             store = self.stores[k]
             i = int(rng.integers(len(store.images)))
             points = store.points5[i].astype(np.float64)
-            apart = float(np.linalg.norm(points[1] - points[0]))
-            points = points + rng.normal(0, POINT_SIGMA * max(apart, 4.0), (5, 2))
+            points = unsure(points, rng)
             if rng.random() < DETECTOR_SHARE:
                 points = as_detected(points)
             picture = store.picture(i)
             if rng.random() < self.framed:
-                picture, points = frame(picture, points, rng)
+                picture, corner = frame(picture, points, rng)
+                points = points - corner
             taken = crop(picture, crop_matrix(points), rng, self.how)
             pixels = taken.pixels
             if self.style is not None:

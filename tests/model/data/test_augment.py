@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from feallm.model.data import augment
 from feallm.model.data.augment import Augment, crop, jitter
 from feallm.runtime.contract.geometry import CROP
 from feallm.runtime.vision.align import crop_matrix, move
@@ -72,3 +73,24 @@ def test_a_mirrored_face_is_as_well_aligned(picture):
     swapped = np.stack(mirrored, 1)[[1, 0, 2, 4, 3]]
     assert np.abs(swapped - points).max() <= 1.0
     assert np.allclose(crop_matrix(points), [[1, 0, 0], [0, 1, 0]])
+
+
+def test_points_as_a_detector_places_them():
+    points = np.array([[20.0, 20], [40, 20], [30, 30], [22, 40], [38, 40]])
+    moved = augment.as_detected(points)
+    np.testing.assert_array_equal(moved[:2], points[:2])
+    assert moved[2, 1] > points[2, 1] and (moved[3:, 1] < points[3:, 1]).all()
+    np.testing.assert_allclose(moved[:, 0], points[:, 0])
+    turn = np.array([[0.0, -1], [1, 0]])  # a face lying on its side is moved along with it
+    np.testing.assert_allclose(augment.as_detected(points @ turn.T), moved @ turn.T)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_frame_lies_in_the_picture_and_keeps_the_face(seed):
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (90, 80), dtype=np.uint8)
+    points = np.array([[30.0, 35], [52, 36], [41, 48], [33, 58], [50, 58]])
+    part, low = augment.frame(picture, points, rng)
+    x, y = low.astype(int)
+    np.testing.assert_array_equal(part, picture[y : y + part.shape[0], x : x + part.shape[1]])
+    assert 40 <= max(part.shape) <= 82

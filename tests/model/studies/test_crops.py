@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the study needs torch")
 
 from feallm.model.coded import faces as coded  # noqa: E402  torch first
+from feallm.model.data import augment  # noqa: E402
 from feallm.model.data.augment import Augment  # noqa: E402
 from feallm.model.data.pack import INDEX  # noqa: E402
 from feallm.model.studies.renders import crops  # noqa: E402
@@ -110,7 +111,7 @@ def test_a_batch_is_the_same_for_its_seed_and_step(store):
 
 
 def test_a_mirrored_crop_changes_sides(store, monkeypatch):
-    monkeypatch.setattr(crops, "POINT_SIGMA", 0.0)
+    monkeypatch.setattr(augment, "POINT_SIGMA", 0.0)
     as_it_is = crops.Drawer([store], STILL)
     mirrored = crops.Drawer([store], replace(STILL, flip=1.0))
     straight, sides = as_it_is.draw(1, 1, 8)
@@ -142,36 +143,13 @@ def test_a_crop_is_the_project_s_own(store, monkeypatch):
     """Undisturbed, it is what the device would cut."""
     from feallm.runtime.vision.align import crop_matrix, warp
 
-    monkeypatch.setattr(crops, "POINT_SIGMA", 0.0)
+    monkeypatch.setattr(augment, "POINT_SIGMA", 0.0)
     monkeypatch.setattr(crops, "DETECTOR_SHARE", 0.0)
     found, sides = crops.Drawer([store], STILL).draw(0, 0, 4)
     for pixels, label in zip(found.numpy(), sides.numpy(), strict=True):
         (i,) = np.flatnonzero((store.au_sides == label).all((1, 2)))
         expected = warp(store.picture(i), crop_matrix(store.points5[i]))
         assert np.abs(pixels.astype(int) - expected).max() <= 1
-
-
-def test_points_as_a_detector_places_them():
-    points = np.array([[20.0, 20], [40, 20], [30, 30], [22, 40], [38, 40]])
-    moved = crops.as_detected(points)
-    np.testing.assert_array_equal(moved[:2], points[:2])
-    assert moved[2, 1] > points[2, 1] and (moved[3:, 1] < points[3:, 1]).all()
-    np.testing.assert_allclose(moved[:, 0], points[:, 0])
-    turn = np.array([[0.0, -1], [1, 0]])  # a face lying on its side is moved along with it
-    np.testing.assert_allclose(crops.as_detected(points @ turn.T), moved @ turn.T)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_a_frame_lies_in_the_picture_and_keeps_the_face(seed):
-    rng = np.random.default_rng(seed)
-    picture = rng.integers(0, 256, (90, 80), dtype=np.uint8)
-    points = np.array([[30.0, 35], [52, 36], [41, 48], [33, 58], [50, 58]])
-    part, moved = crops.frame(picture, points, rng)
-    low = points[0] - moved[0]
-    np.testing.assert_allclose(points - moved, np.tile(low, (5, 1)))
-    x, y = low.astype(int)
-    np.testing.assert_array_equal(part, picture[y : y + part.shape[0], x : x + part.shape[1]])
-    assert 40 <= max(part.shape) <= 82
 
 
 def test_style_keeps_shape_and_type(store):

@@ -62,6 +62,11 @@ def test_training_lowers_the_loss(tiny, faces, tmp_path, log_lines):
     assert totals[-1] < totals[0] - 0.1
 
 
+def nowhere(count):
+    """Landmarks, pose and gaze that are not known."""
+    return tuple(torch.full((count, *shape), torch.nan) for shape in ((68, 2), (3,), (2,)))
+
+
 def seen(au, intensity, expression):
     nothing = torch.zeros(len(au), 1, 1)
     return Seen(au, intensity, expression, nothing, nothing)
@@ -74,7 +79,7 @@ def test_losses_against_a_plain_computation(faces):
     target[0] = target[1:3, 4:] = np.nan
     soft = rng.dirichlet(np.ones(8), 5)
     soft[2] = 0  # not known
-    batch = Batch(torch.zeros(5), *(torch.tensor(a) for a in (soft, target)))
+    batch = Batch(torch.zeros(5), *(torch.tensor(a) for a in (soft, target)), *nowhere(5))
     found = eyes.losses(seen(*(torch.tensor(a) for a in (au, intensity, expression))), batch)
 
     presence, distance, cross = [], [], []
@@ -90,13 +95,14 @@ def test_losses_against_a_plain_computation(faces):
                 goal = 1 / (1 + np.exp(-3 * (target[n, k].max() - 1)))
                 p = 1 / (1 + np.exp(-au[n, k]))
                 presence.append(-goal * np.log(p) - (1 - goal) * np.log(1 - p))
-    assert float(found["expression"]) == pytest.approx(np.mean(cross))
+    assert float(found["expression"]) == pytest.approx(np.sum(cross) / 4)  # one is not known
     assert float(found["presence"]) == pytest.approx(2 * np.mean(presence))
     assert float(found["intensity"]) == pytest.approx(0.5 * np.mean(distance))
 
 
 def test_a_batch_without_labels_costs_nothing():
-    unknown = Batch(torch.zeros(2), torch.zeros(2, 8), torch.full((2, 20, 2), torch.nan))
+    unlabelled = torch.full((2, 20, 2), torch.nan)
+    unknown = Batch(torch.zeros(2), torch.zeros(2, 8), unlabelled, *nowhere(2))
     au = torch.randn(2, 20, requires_grad=True)
     found = eyes.losses(seen(au, torch.randn(2, 20, 2), torch.randn(2, 8)), unknown)
     assert [value.item() for value in found.values()] == [0, 0, 0]
@@ -156,3 +162,62 @@ def test_no_group_is_on_both_sides(faces):
     rows, held = eyes.split(faces)
     assert len(rows) + len(held) == len(faces.pictures) and len(held)
     assert not set(faces.group[rows]) & set(faces.group[held])
+
+
+def test_places_are_learnt_where_they_are_known():
+    """Landmarks of the second crop are not known: they move nothing."""
+    from feallm.model.vision import Place
+
+    marks = torch.zeros(2, 68, 2)
+    marks[1] = torch.nan
+    batch = Batch(
+        torch.zeros(2),
+        torch.zeros(2, 8),
+        torch.full((2, 20, 2), torch.nan),
+        marks,
+        torch.tensor([[0.0, 15, 0], [0, 0, 0]]),
+        torch.zeros(2, 2),
+    )
+    guess = torch.full((2, 68, 2), 8.0, requires_grad=True)
+    place = Place(guess, torch.zeros(2, 3), torch.zeros(2, 2))
+    plain = seen(torch.zeros(2, 20), torch.zeros(2, 20, 2), torch.zeros(2, 8))
+    found = eyes.losses(plain._replace(place=place), batch)
+    assert found["landmarks"].item() == pytest.approx(8 / 4 - 0.5)  # two units off
+    assert float(found["pose"]) == pytest.approx(0.5 / 6)  # one unit off in one of six
+    assert float(found["gaze"]) == 0
+    found["landmarks"].backward()
+    assert guess.grad[0].abs().min() > 0 and not guess.grad[1].any()
+
+
+def test_each_side_answers_to_its_own_label():
+    sides = torch.zeros(1, 20, 2)
+    sides[0, 0, 0] = 5.0  # AU1, on the left alone
+    batch = Batch(torch.zeros(1), torch.zeros(1, 8), sides, *nowhere(1))
+    logits = torch.zeros(1, 20, 2, requires_grad=True)
+    plain = seen(torch.zeros(1, 20), torch.zeros(1, 20, 2), torch.zeros(1, 8))
+    eyes.losses(plain._replace(side_logits=logits), batch)["presence"].backward()
+    assert logits.grad[0, 0, 0] < 0 < logits.grad[0, 0, 1]
+
+
+def test_a_student_comes_nearer_to_its_teacher(tiny, faces, tmp_path, log_lines):
+    from dataclasses import replace
+
+    from feallm.model.vision import VisionNetwork
+
+    torch.manual_seed(8)
+    wide = replace(tiny.CONFIG.vision, place=4, width=2 * tiny.CONFIG.vision.width)
+    teacher = VisionNetwork(wide, tiny.CONFIG.language.width)
+    config = replace(tiny.CONFIG, vision=replace(tiny.CONFIG.vision, place=4))
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    plan = Plan(40, 5e-3, 5, 0, save_every=20, log_every=10)
+    recipe = eyes.VisionRecipe(batch=16)
+    network, _ = eyes.train(config, faces, tmp_path, plan, recipe, teacher)
+    lines = [line for line in log_lines(tmp_path) if "taught_clues" in line]
+    names = ("taught_expression", "taught_presence", "taught_intensity", "taught_clues")
+    assert all(lines[-1][name] < lines[0][name] for name in names)
+    for name, value in before.items():
+        assert torch.equal(value, teacher.state_dict()[name]), name
+    # It is resumed with the projection that it had.
+    again, _ = eyes.train(config, faces, tmp_path, plan, recipe, teacher)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name

@@ -2,6 +2,8 @@
 
 import json
 import stat
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +11,6 @@ import pytest
 
 from feallm.model import config
 from feallm.model.checkpoint import load
-from feallm.model.data import pack
 from feallm.model.train import whole
 from feallm.runtime.contract.errors import UsageError
 
@@ -35,7 +36,7 @@ def test_train_export_analyze_and_evaluate(tiny, small, packed, feallm, tmp_path
     facts = made.training
     assert facts["seed"] == 4 and facts["steps"] == {"vision": 3, "text": 3, "align": 3}
     assert facts["command"].startswith("feallm train --pack")
-    assert facts["sources"][0]["name"] == "random" and len(facts["pack_sha256"]) == 64
+    assert facts["sources"][0]["name"] == "random" and len(facts["packs"][0]["sha256"]) == 64
 
     # Once more: every stage is done, and the checkpoint comes out the same.
     first = path.read_bytes()
@@ -82,11 +83,13 @@ def test_train_export_analyze_and_evaluate(tiny, small, packed, feallm, tmp_path
 
 
 def test_stages_may_run_apart(tiny, small, packed, tmp_path):
-    job = whole.Job("nano", packed, tmp_path, 0, whole.Steps(2, 2, 2))
+    job = whole.Job("nano", (whole.Pack(packed),), tmp_path, 0, whole.Steps(2, 2, 2))
     assert whole.run(job, "text") is None
     assert whole.run(job, "vision") is None
     apart = whole.run(job, "align").read_bytes()
-    together = whole.Job("nano", packed, tmp_path / "at once", 0, whole.Steps(2, 2, 2))
+    together = whole.Job(
+        "nano", (whole.Pack(packed),), tmp_path / "at once", 0, whole.Steps(2, 2, 2)
+    )
     assert whole.run(together).read_bytes() == apart
 
 
@@ -113,8 +116,6 @@ def test_a_folder_that_is_no_pack(feallm, tmp_path):
 
 def test_labelled_and_sided_aus(tiny, faces):
     assert whole.labelled_aus(faces) == tiny.TRAINED == whole.sided_aus(faces)
-    from dataclasses import replace
-
     even = np.repeat(faces.au_sides.max(2, keepdims=True), 2, 2)
     assert whole.sided_aus(replace(faces, au_sides=even)) == ()
 
@@ -122,4 +123,4 @@ def test_labelled_and_sided_aus(tiny, faces):
 def test_every_size_has_steps():
     assert set(whole.STEPS) == set(config.SIZES)
     with pytest.raises(UsageError):
-        whole.run(whole.Job("nano", pack.INDEX, pack.INDEX), "none")
+        whole.run(whole.Job("nano", (), Path("nowhere")), "none")
