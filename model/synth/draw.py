@@ -284,8 +284,9 @@ class Canvas:
         extra[:, 0] = hair.cover
         self.strands.use(0)
         _set(self.hair.program, strands=0, hair_tone=hair.tone, cloth=float(hair.cloth))
-        covered = (hair.cover[mesh.skin.vertex][mesh.skin.triangles] > 0.02).any(1)
         rows = mesh.skin.vertex
+        first, second, third = (hair.cover[rows] > 0.02)[mesh.skin.triangles.T]
+        covered = first | second | third
         self.hair.draw(shell[rows], normals[rows], extra[rows], mesh.skin.triangles[covered])
 
 
@@ -375,6 +376,6 @@ def eyeball(points: Floats) -> tuple[Floats, Floats, float]:
         off = np.abs(np.linalg.norm(front - centre, axis=1) - radius)
         kept = front[off <= np.quantile(off, 0.7)]
     foremost = p[p[:, 2] > np.quantile(p[:, 2], 0.7)]
-    axis = np.linalg.svd(foremost - foremost.mean(0))[2][2]
+    axis = np.linalg.svd(foremost - foremost.mean(0), full_matrices=False)[2][2]
     axis = axis * np.sign(axis[2])
     return centre.astype(np.float32), axis.astype(np.float32), radius

@@ -280,10 +280,9 @@ def _brows(skin: Floats, guide: Guide, how: Paint, rng: np.random.Generator) -> 
         length = guide.cm * rng.uniform(0.35, 0.75, count)
         dx, dy = side * np.cos(lean) * length, -np.sin(lean) * length * 0.6
         # hairs point outwards and a little up; near the outer end they lie flat
-        for x0, y0, a, b in zip(x, y, dx, dy, strict=True):
-            start = (round(x0 * scale), round((y0 - ys[0]) * scale))
-            end = (round((x0 + a) * scale), round((y0 + b - ys[0]) * scale))
-            cv2.line(strip, start, end, int(150 + 105 * min(weight, 1)), 1, cv2.LINE_AA)
+        ends = np.stack([x, y - ys[0], x + dx, y + dy - ys[0]], 1) * scale
+        for x0, y0, x1, y1 in np.rint(ends).astype(int).tolist():
+            cv2.line(strip, (x0, y0), (x1, y1), int(150 + 105 * min(weight, 1)), 1, cv2.LINE_AA)
     thick = cv2.GaussianBlur(strip, (0, 0), 1.4)
     small = cv2.resize(thick, (SIZE, ys[1] - ys[0]), interpolation=cv2.INTER_AREA)
     canvas[ys[0] : ys[1]] = small.astype(np.float32) / 255
