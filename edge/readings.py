@@ -69,6 +69,11 @@ def read_head(root: Path) -> Head | None:
     return head if isinstance(head, dict) else None
 
 
+def _option(name: str) -> str:
+    """An option as the user knows it."""
+    return "--expression or --no-expression" if name == "expression" else name
+
+
 def differing(old: Head, new: Head) -> list[str]:
     """The names of the options in which two runs differ; which inputs they read is no option."""
     names = sorted((set(old) | set(new)) - {"inputs"})
@@ -101,7 +106,7 @@ class Readings:
             )
         if old is not None and (names := differing(old, head)):
             raise UsageError(
-                f"{self.root}: holds rows of a run with another {', '.join(names)}",
+                f"{self.root}: holds rows of a run with another {', '.join(map(_option, names))}",
                 hint="choose another folder with --out",
             )
 

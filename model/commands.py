@@ -58,7 +58,7 @@ def teacher(
 @data.command("render")
 def render(
     n: Annotated[int, typer.Option(min=1, help="number of faces")],
-    seed: Annotated[int, typer.Option(help="other seeds give other people")],
+    seed: Annotated[int, typer.Option(min=0, help="other seeds give other people")],
     out: Annotated[Path, typer.Option(help="folder of the pack")],
     shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")] = Path(
         "../shared/data"
@@ -136,7 +136,7 @@ def sheet(
     source: Annotated[Path, typer.Option("--pack", help="folder of a pack")],
     out: Annotated[Path, typer.Option(help="PNG or JPEG to write")],
     au: Annotated[str | None, typer.Option(help="rows of rising intensity of one AU")] = None,
-    seed: int = 1,
+    seed: Annotated[int, typer.Option(min=0, help="other seeds show other faces")] = 1,
 ) -> None:
     """Draw a contact sheet of a pack, to look at: 64 random faces, or one AU's scale."""
     from feallm.model.data import pack, sheet

@@ -132,6 +132,13 @@ def _part_numbers(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(numbers)
 
 
+def unfinished(folder: Path) -> str:
+    """A hint where a folder holds renders that were begun, else nothing."""
+    if (folder / "render.json").is_file() and not (folder / INDEX).is_file():
+        return "not finished yet: the same `feallm data render` goes on"
+    return ""
+
+
 def read(folder: Path, limit: int | None = None) -> Faces:
     """A pack, or its first `limit` faces, every part checked against its hash and decoded to gray.
 
@@ -140,9 +147,8 @@ def read(folder: Path, limit: int | None = None) -> Faces:
     try:
         index = json.loads((folder / INDEX).read_text())
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder}: no readable {INDEX}", hint="make a pack with `feallm data pack`"
-        ) from error
+        hint = unfinished(folder) or "make a pack with `feallm data pack`"
+        raise InputError(f"{folder}: no readable {INDEX}", hint=hint) from error
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*ROW_ARRAYS, *PLACE_ARRAYS)}
     pictures: list[NDArray[np.uint8]] = []
     for part in index["parts"]:

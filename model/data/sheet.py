@@ -24,6 +24,8 @@ def scale_sheet(faces: Faces, key: str, *, seed: int, columns: int = 16) -> Imag
     rows = []
     for low, high in zip(EDGES[:-1], EDGES[1:], strict=True):
         inside = np.flatnonzero((values >= low) & (values < high))
+        if not len(inside):
+            continue
         chosen = rng.permutation(inside)[:columns]
         crops = []
         for i in chosen:
@@ -34,6 +36,8 @@ def scale_sheet(faces: Faces, key: str, *, seed: int, columns: int = 16) -> Imag
         row = np.hstack([cv2.resize(crop, (84, 96)) for crop in crops])
         label = f"{key} {low:.1f}..{high:.1f} ({len(inside)})"
         rows.append(np.vstack([_strip(row.shape[1], label), row]))
+    if not rows:
+        raise UsageError(f"no face of this pack has a label of {key}")
     return np.asarray(np.vstack(rows), np.uint8)
 
 

@@ -20,15 +20,24 @@ def read(data: Path, name: str) -> sets.Labelled:
     `data` is the folder of the shared data, a pack's folder for renders, else a data file or a
     folder that holds NAME.npz. `InputError` where a frozen set is not what it was.
     """
+    if not name:
+        raise UsageError("--split: empty", hint=f"frozen sets are {', '.join(NAMES)}")
     if name not in NAMES:
         if (data / pack.INDEX).is_file() and not (data / f"{name}.npz").is_file():
             return renders.read(data)[0]
+        if data.is_dir() and not (data / f"{name}.npz").is_file():
+            raise InputError(
+                f"{data / name}.npz: no such file",
+                hint=f"{name!r} is no frozen set either: those are {', '.join(NAMES)}",
+            )
         return sets.read(data, name)
     if not data.is_dir():
         wanted = "a pack of renders" if name == RENDERS else "the folder of the shared data"
         if data.exists():
             raise UsageError(f"{name} is a frozen set: --data is {wanted}, not a file")
         raise InputError(f"{data}: no such folder", hint=f"for {name}, --data is {wanted}")
+    if name != RENDERS and (data / pack.INDEX).is_file():
+        raise UsageError(f"{data}: is a pack; for {name}, --data is the folder of the shared data")
     if name == RENDERS:
         labelled, entry = renders.read(data)
         frozen.check(name, entry)

@@ -5,6 +5,7 @@ Truth is known on renders alone. Errors are told in the picture, not in the crop
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,19 @@ _PRESENT, _ABSENT = 2.0, 0.5  # intensities of the two sides of an AU that is se
 
 
 def figures(
-    outputs: Outputs, data: Labelled, rows: NDArray[np.int64], geometry: CropGeometry
+    outputs: Outputs,
+    data: Labelled,
+    rows: NDArray[np.int64],
+    geometry: CropGeometry,
+    sided: Collection[str],
 ) -> dict[str, Any]:
-    """`sides` where the labels tell them apart, `pose_deg`, `gaze_deg`, `landmarks` where network
-    and labels have them; {} where neither."""
+    """`sides` of the AUs `sided`, which were trained with sides, where the labels tell them apart;
+    `pose_deg`, `gaze_deg`, `landmarks` where network and labels have them; {} where neither."""
     found: dict[str, Any] = {}
-    if data.au_sides is not None and (share := _sides(outputs, data.au_sides[rows])) is not None:
+    if (
+        data.au_sides is not None
+        and (share := _sides(outputs, data.au_sides[rows], sided)) is not None
+    ):
         found["sides"] = share
     if not data.place or LANDMARKS not in outputs:
         return found
@@ -54,9 +62,11 @@ def figures(
     return found
 
 
-def _sides(outputs: Outputs, sides: NDArray[np.float32]) -> dict[str, Any] | None:
+def _sides(
+    outputs: Outputs, sides: NDArray[np.float32], sided: Collection[str]
+) -> dict[str, Any] | None:
     """Of the AUs that are seen on one side only: how often the answer is stronger there."""
-    of_two = np.array([au.sided for au in AUS])
+    of_two = np.array([au.sided and au.key in sided for au in AUS])
     left, right = sides[..., 0], sides[..., 1]
     on_left = (left >= _PRESENT) & (right <= _ABSENT) & of_two
     on_right = (right >= _PRESENT) & (left <= _ABSENT) & of_two

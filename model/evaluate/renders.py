@@ -89,7 +89,9 @@ def _index(folder: Path) -> tuple[list[Path], list[str]]:
         parts = [(folder / str(part["file"]), str(part["sha256"])) for part in index["parts"]]
         lights = [str(name) for name in index[LIGHT_NAMES]]
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file: not a folder of renders") from error
+        raise InputError(
+            f"{path}: no such file: not a folder of renders", hint=pack.unfinished(folder)
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the index of a pack of renders: {error!r}") from error
     for part, expected in parts:

@@ -68,7 +68,8 @@ def run(
     }
     figures = {"split": name, "n": len(rows), "bundle": analyzer.bundle.digest}
     figures |= _figures(outputs, data, manifest.thresholds)
-    figures |= places.figures(outputs, data, rows, manifest.geometry.crop())
+    geometry = manifest.geometry.crop()
+    figures |= places.figures(outputs, data, rows, geometry, manifest.aus_sided)
     if words and data.expression is not None:
         speaker = Speaker(analyzer.bundle)
         readings = [decode.reading(outputs, k, NOBODY, manifest) for k in range(len(rows))]

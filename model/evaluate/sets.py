@@ -48,6 +48,8 @@ def read(data: Path, name: str) -> Labelled:
     """`data` is the file itself, or a folder that holds NAME.npz."""
     path = data / f"{name}.npz" if data.is_dir() else data
     arrays = archive.read(path, "images", "offsets")
+    if "au_sides" in arrays:
+        raise InputError(f"{path}: is a part of a pack", hint="--data is the pack's folder")
     images = archive.encoded(path, arrays)
     count = len(images)
     expression = None

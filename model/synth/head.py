@@ -102,7 +102,8 @@ def read(path: Path) -> Head:
     if not path.exists():
         raise InputError(
             f"{path}: no such file or folder",
-            hint="a head is ICT-FaceKit's folder FaceXModel, as its publisher ships it, or an .npz",
+            hint="--head names ICT-FaceKit's folder FaceXModel, as its publisher ships it, or an "
+            ".npz; without it, --data names the shared data",
         )
     if path.is_dir():
         inner = path / "FaceXModel"

@@ -54,6 +54,11 @@ VERSION = "1"
 SHOTS = 4  # of one person, one after the other
 BLOCK = 400  # faces of a part
 PLAN = "render.json"
+ARRAYS = tuple(
+    "images offsets votes expression au_sides points5 mean5 group"
+    " points68 pose_deg gaze_deg skin light occluded glasses face_px pattern seed".split()
+)
+"""What a part holds."""
 FROZEN_SEED, FROZEN_N = 20251121, 5000
 
 _ONE_THREAD = {"LP_NUM_THREADS": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -109,11 +114,15 @@ def make(job: Job, out: Path, *, workers: int, step: Callable[[int], None]) -> l
     starts = range(0, job.n, BLOCK)
     parts = [out / f"renders-{k:04d}.npz" for k in range(len(starts))]
     todo = []
+    listed = _listed(out)
     for path, start in zip(parts, starts, strict=True):
-        if path.is_file():
-            step(min(BLOCK, job.n - start))
+        number = min(BLOCK, job.n - start)
+        if _whole(path, number, listed.get(path.name)):
+            step(number)
         else:
             todo.append((path, start))
+    if todo:
+        (out / INDEX).unlink(missing_ok=True)  # what it lists is not all there
     if todo:
         _draw_all(job, todo, max(1, min(workers, len(todo))), step)
     _finish(out, job, parts)
@@ -153,8 +162,30 @@ def _draw_all(
     pool.shutdown()
 
 
+def _listed(out: Path) -> dict[str, str]:
+    """Hashes of the parts of a finished pack; {} where there is none."""
+    try:
+        index = json.loads((out / INDEX).read_text())
+        return {str(part["file"]): str(part["sha256"]) for part in index["parts"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _whole(path: Path, number: int, expected: str | None) -> bool:
+    """Whether a part is there with so many faces and undamaged: as the index has it, or, before
+    there is an index, by the check sums within the file."""
+    if not path.is_file() or (expected is not None and sha256(path) != expected):
+        return False
+    try:
+        return len(archive.read(path, *ARRAYS)["group"]) == number
+    except InputError:
+        return False
+
+
 def _claim(out: Path, plan: dict[str, Any]) -> None:
     """Begin a pack, or go on with the same one."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file, not a folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
         path = out / PLAN
@@ -165,8 +196,10 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
                     hint="choose a new folder, or the same --n, --seed, head and backgrounds",
                 )
             return
-        if (out / INDEX).exists():
-            raise UsageError(f"{out}: holds a pack that is not of renders")
+        if (out / INDEX).exists() or any(out.glob("renders-*.npz")):
+            finished = (out / INDEX).exists()
+            what = "a pack that is not of renders" if finished else "parts that nobody knows"
+            raise UsageError(f"{out}: holds {what}", hint="choose a new folder")
         _write(path, json.dumps(plan, indent=1) + "\n")
     except ValueError as error:
         raise UsageError(f"{out / PLAN}: not a plan of renders") from error

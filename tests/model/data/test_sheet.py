@@ -1,15 +1,26 @@
 """A contact sheet shows labelled faces in rows of rising intensity, found or not."""
 
 import cv2
+import numpy as np
+import pytest
 
 from feallm.model.data import sheet
+from feallm.runtime.contract.aus import AU_INDEX
+from feallm.runtime.contract.errors import UsageError
 
 
-def test_a_sheet_has_a_row_for_each_step(faces, tmp_path):
+def test_a_sheet_has_a_row_for_each_step_that_has_faces(faces, tmp_path):
+    values = faces.au_sides[:, AU_INDEX["AU12"]].max(1)
+    steps = len(np.unique(np.digitize(values[np.isfinite(values)], sheet.EDGES)))
     found = sheet.scale_sheet(faces, "AU12", seed=1, columns=4)
-    assert found.shape == ((len(sheet.EDGES) - 1) * (96 + 16), 4 * 84)
+    assert found.shape == (steps * (96 + 16), 4 * 84) and steps >= 6
     sheet.write_sheet(tmp_path / "sheet.png", found)
     assert (cv2.imread(str(tmp_path / "sheet.png"), cv2.IMREAD_GRAYSCALE) == found).all()
+
+
+def test_an_au_without_a_label_has_no_sheet(faces):
+    with pytest.raises(UsageError, match="AU4"):
+        sheet.scale_sheet(faces, "AU4", seed=1)
 
 
 def test_the_verb(packed, feallm, tmp_path):

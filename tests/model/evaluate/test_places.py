@@ -8,7 +8,7 @@ import pytest
 from feallm.model.evaluate import places
 from feallm.model.evaluate.sets import Labelled
 from feallm.runtime.backends.base import AU_INTENSITY, GAZE, LANDMARKS, POSE
-from feallm.runtime.contract.aus import AU_INDEX
+from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.geometry import CROP
 from feallm.runtime.vision.align import crop_matrix, move, turned_deg
 
@@ -49,7 +49,7 @@ def exact(data):
 
 def test_exact_answers(data, exact):
     assert abs(turned_deg(crop_matrix(LYING)) - turned_deg(crop_matrix(UPRIGHT))) > 80
-    found = places.figures(exact, data, ROWS, CROP)
+    found = places.figures(exact, data, ROWS, CROP, AU_KEYS)
     assert found["pose_deg"]["n"] == 2
     assert found["pose_deg"]["mean_absolute_error"] == pytest.approx(0, abs=1e-4)
     assert found["gaze_deg"] == {"n": 1, "mean_absolute_error": 0, "up": 0, "left": 0}
@@ -61,7 +61,7 @@ def test_errors_in_their_units(data, exact):
     exact[POSE][0, 1] += 12
     exact[POSE][1, 2] += 350  # ten degrees the other way round
     exact[LANDMARKS][0, 20:] += crop_matrix(UPRIGHT)[:, :2] @ np.array([0, 8.0])
-    found = places.figures(exact, data, ROWS, CROP)
+    found = places.figures(exact, data, ROWS, CROP, AU_KEYS)
     assert found["pose_deg"]["yaw"] == pytest.approx(6)
     assert found["pose_deg"]["roll"] == pytest.approx(5, abs=1e-3)
     assert found["pose_deg"]["mean_absolute_error"] == pytest.approx(11 / 3, abs=1e-3)
@@ -74,9 +74,15 @@ def test_sides(data, exact):
     data.au_sides[0, smile], data.au_sides[2, smile] = (3, 0), (0.2, 4)
     data.au_sides[2, middle] = (3, 0)  # has no sides: does not count
     exact[AU_INTENSITY][0, smile], exact[AU_INTENSITY][1, smile] = (2, 1), (2, 1)
-    assert places.figures(exact, data, ROWS, CROP)["sides"] == {"n": 2, "right": 0.5}
+    assert places.figures(exact, data, ROWS, CROP, AU_KEYS)["sides"] == {"n": 2, "right": 0.5}
+
+
+def test_sides_that_were_not_trained_do_not_count(data, exact):
+    data.au_sides[0, AU_INDEX["AU12"]] = (3, 0)
+    assert "sides" in places.figures(exact, data, ROWS, CROP, ["AU12"])
+    assert "sides" not in places.figures(exact, data, ROWS, CROP, ["AU2"])
 
 
 def test_a_network_without_places(data, exact):
-    found = places.figures({AU_INTENSITY: exact[AU_INTENSITY]}, data, ROWS, CROP)
+    found = places.figures({AU_INTENSITY: exact[AU_INTENSITY]}, data, ROWS, CROP, AU_KEYS)
     assert found == {}

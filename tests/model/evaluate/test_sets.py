@@ -141,3 +141,16 @@ def test_points_in_one_place_are_an_input_error(split, votes):
     data = sets.read(split(count=2, votes=votes(1, 1), points5=np.zeros((2, 5, 2))), "valid")
     with pytest.raises(InputError, match="points5 of picture 0"):
         crops(data)
+
+
+def test_a_part_of_a_pack_is_no_data_file(tmp_path):
+    arrays = {
+        "images": np.zeros(0, np.uint8),
+        "offsets": np.zeros(1, np.int64),
+        "votes": np.zeros((0, 10), np.float32),
+        "au_sides": np.zeros((0, 20, 2), np.float32),
+    }
+    np.savez(tmp_path / "renders-0000.npz", **arrays)
+    with pytest.raises(InputError, match="part of a pack") as caught:
+        sets.read(tmp_path / "renders-0000.npz", "x")
+    assert "folder" in caught.value.line()

@@ -229,3 +229,33 @@ def test_every_fourth_background_is_for_the_frozen_set_alone(grounds_file):
         first = file["data"][file["offsets"][7] : file["offsets"][8]]
     named_a = cv2.imdecode(first, cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(test[0], named_a)
+
+
+DAMAGE = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:2000]),
+    "flipped": lambda path: path.write_bytes(_flipped(path.read_bytes())),
+    "another file": lambda path: path.write_text("hi"),
+}
+
+
+def _flipped(data):
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_part_is_drawn_again(make, whole, damage, finished):
+    before = contents(whole)
+    damage(whole / "renders-0001.npz")
+    if not finished:
+        (whole / packs.INDEX).unlink()
+    make(whole)
+    assert contents(whole) == before
+
+
+def test_parts_without_a_plan_are_not_taken_over(make, whole):
+    (whole / pack.PLAN).unlink()
+    (whole / packs.INDEX).unlink()
+    with pytest.raises(UsageError, match="parts that nobody knows"):
+        make(whole)
