@@ -114,25 +114,30 @@ class Hair:
     cloth: bool
 
 
+def open_gl() -> Any:
+    """An OpenGL context without a screen; `BackendError` where there is none to be had."""
+    try:
+        import moderngl
+    except ImportError as error:
+        raise BackendError(
+            "drawing faces needs moderngl", hint="pip install 'feallm-edge[render]'"
+        ) from error
+    try:
+        create: Any = moderngl.create_context  # its annotations know no backend's name
+        return create(standalone=True, backend="egl")
+    except Exception as error:  # glcontext raises bare exceptions of several kinds
+        raise BackendError(
+            f"no OpenGL without a screen: {' '.join(str(error).split())}",
+            hint="install EGL and Mesa (Debian: libegl1 libgl1-mesa-dri)",
+        ) from error
+
+
 class Canvas:
     """An OpenGL context with the head's triangles on it. Close it."""
 
     def __init__(self, mesh: Mesh, guide: Guide) -> None:
         """Raises `BackendError` where no context can be had."""
-        try:
-            import moderngl
-        except ImportError as error:
-            raise BackendError(
-                "drawing faces needs moderngl", hint="pip install 'feallm-edge[render]'"
-            ) from error
-        try:
-            create: Any = moderngl.create_context  # its annotations know no backend's name
-            self.gl: Any = create(standalone=True, backend="egl")
-        except Exception as error:  # glcontext raises bare exceptions of several kinds
-            raise BackendError(
-                f"no OpenGL without a screen: {' '.join(str(error).split())}",
-                hint="install EGL and Mesa (Debian: libegl1 libgl1-mesa-dri)",
-            ) from error
+        self.gl = open_gl()
         self.mesh = mesh
         gl = self.gl
         self.frame = gl.framebuffer(

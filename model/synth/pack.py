@@ -33,6 +33,7 @@ from feallm.model.data.pack import INDEX, sha256
 from feallm.model.data.pseudo import five_points
 from feallm.model.synth import head as head_file
 from feallm.model.synth import photo
+from feallm.model.synth.draw import open_gl
 from feallm.model.synth.render import Rendered, Studio
 from feallm.model.synth.sample import (
     LIGHTS,
@@ -109,8 +110,7 @@ def make(job: Job, out: Path, *, workers: int, step: Callable[[int], None]) -> l
         photo.read(job.photos)  # so is a bad bank
         plan["photos"] = sha256(job.photos)
     _claim(out, plan)
-    with Studio(head):  # and so is a missing OpenGL
-        pass
+    open_gl().release()  # and so is a missing OpenGL
     starts = range(0, job.n, BLOCK)
     parts = [out / f"renders-{k:04d}.npz" for k in range(len(starts))]
     todo = []

@@ -7,6 +7,7 @@ import os
 import sys
 from concurrent.futures import Executor, Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -184,6 +185,8 @@ def _maker(patch, studio, head, grounds):
     patch.setattr(pack, "BLOCK", BLOCK)
     patch.setattr(pack, "ProcessPoolExecutor", Here)
     patch.setattr(pack, "Studio", lambda head: studio)
+    # A second context in this process would take the place of the studio's own.
+    patch.setattr(pack, "open_gl", lambda: SimpleNamespace(release=lambda: None))
 
     def make(out, n=14, seed=1, *, head=head, step=lambda k: None, **more):
         return pack.make(pack.Job(head, grounds, n, seed, **more), out, workers=1, step=step)

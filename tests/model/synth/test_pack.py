@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def test_two_processes_make_the_bytes_of_one(
         lambda workers, context: real(workers, context, exec, (small,)),
     )
     monkeypatch.setattr(pack, "BLOCK", 6)
-    monkeypatch.setattr(pack, "Studio", lambda head: toy_studio)  # to look whether there is OpenGL
+    monkeypatch.setattr(pack, "open_gl", lambda: SimpleNamespace(release=lambda: None))
     heard = []
     job = pack.Job(toy_file, grounds_file, 14, 1)
     parts = pack.make(job, tmp_path / "two", workers=2, step=heard.append)
