@@ -20,9 +20,12 @@ train = typer.Typer(help="Train a size of the network; resumes where it was stop
 evaluate = typer.Typer(help="Score a bundle, one of its files or a checkpoint on labelled faces.")
 
 
+SharedData = Annotated[Path, typer.Option("--data", help="folder of the shared data")]
+
+
 @data.command("pack")
 def pack(
-    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")],
+    shared: SharedData,
     out: Annotated[Path, typer.Option(help="folder of the new pack")],
 ) -> None:
     """Write what may be trained on into compact WebP packs of at most 25 MiB a part."""
@@ -39,7 +42,7 @@ def pack(
 
 @data.command("teacher")
 def teacher(
-    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")],
+    shared: SharedData,
     out: Annotated[Path, typer.Option(help="data file .npz to write")],
 ) -> None:
     """Write FER+ `valid` with its pseudo-AUs: `evaluate` then says how far the AU heads agree with
@@ -60,9 +63,7 @@ def render(
     n: Annotated[int, typer.Option(min=1, help="number of faces")],
     seed: Annotated[int, typer.Option(min=0, help="other seeds give other people")],
     out: Annotated[Path, typer.Option(help="folder of the pack")],
-    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")] = Path(
-        "../shared/data"
-    ),
+    shared: SharedData = Path("../shared/data"),
     head: Annotated[
         Path | None, typer.Option(help="ICT-FaceKit's folder, or an .npz, in place of the shared")
     ] = None,
@@ -116,9 +117,7 @@ def render(
 @data.command("bank")
 def bank(
     out: Annotated[Path, typer.Option(help="data file .npz to write")],
-    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")] = Path(
-        "../shared/data"
-    ),
+    shared: SharedData = Path("../shared/data"),
     points: Annotated[
         Path | None, typer.Option(help="points of LFW, London and CC0 (synth/landmarks.py)")
     ] = None,
@@ -168,7 +167,7 @@ def agreement(
 
 @data.command("freeze")
 def freeze(
-    shared: Annotated[Path, typer.Option("--data", help="folder of the shared data")],
+    shared: SharedData,
     renders: Annotated[Path | None, typer.Option(help="folder of a pack of renders")] = None,
     again: Annotated[bool, typer.Option("--again", help="change what is frozen already")] = False,
 ) -> None:

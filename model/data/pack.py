@@ -30,6 +30,7 @@ from feallm.runtime.contract.landmarks import GAZE, N_LANDMARKS, POSE
 PART_BYTES = 25 * 2**20
 _LABEL_BYTES = 512  # of one row, all arrays and the archive's own share
 INDEX = "pack.json"
+PLAN = "render.json"  # beside the parts of renders from the first on; the index comes last
 ROW_ARRAYS = ("votes", "expression", "au_sides", "points5", "mean5", "group")
 PLACE_ARRAYS: dict[str, tuple[int, ...]] = {
     "points68": (N_LANDMARKS, 2),
@@ -132,9 +133,28 @@ def _part_numbers(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(numbers)
 
 
+def read_index(folder: Path) -> dict[str, Any]:
+    """What `pack.json` says; `InputError` where it cannot be read."""
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+    except (OSError, ValueError) as error:
+        hint = unfinished(folder) or "make a pack with `feallm data pack`"
+        raise InputError(f"{folder}: no readable {INDEX}", hint=hint) from error
+    return index
+
+
+def parts(folder: Path, index: dict[str, Any]) -> Iterator[Path]:
+    """The parts of a pack, each checked against its hash when its turn comes."""
+    for part in index["parts"]:
+        path = folder / part["file"]
+        if not path.is_file() or sha256(path) != part["sha256"]:
+            raise InputError(f"{path}: missing, or not the file that {INDEX} names")
+        yield path
+
+
 def unfinished(folder: Path) -> str:
     """A hint where a folder holds renders that were begun, else nothing."""
-    if (folder / "render.json").is_file() and not (folder / INDEX).is_file():
+    if (folder / PLAN).is_file() and not (folder / INDEX).is_file():
         return "not finished yet: the same `feallm data render` goes on"
     return ""
 
@@ -144,19 +164,12 @@ def read(folder: Path, limit: int | None = None) -> Faces:
 
     Raises `InputError` for a pack that is not whole.
     """
-    try:
-        index = json.loads((folder / INDEX).read_text())
-    except (OSError, ValueError) as error:
-        hint = unfinished(folder) or "make a pack with `feallm data pack`"
-        raise InputError(f"{folder}: no readable {INDEX}", hint=hint) from error
+    index = read_index(folder)
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*ROW_ARRAYS, *PLACE_ARRAYS)}
     pictures: list[NDArray[np.uint8]] = []
-    for part in index["parts"]:
+    for path in parts(folder, index):
         if limit is not None and len(pictures) >= limit:
             break
-        path = folder / part["file"]
-        if not path.is_file() or sha256(path) != part["sha256"]:
-            raise InputError(f"{path}: missing, or not the file that {INDEX} names")
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         for image in encoded(arrays["images"], arrays["offsets"]):

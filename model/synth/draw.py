@@ -114,6 +114,15 @@ class Hair:
     cloth: bool
 
 
+def around(axis: int, angle: float) -> NDArray[np.float64]:
+    """Rotation (3, 3) about the x, y or z axis by the right hand, radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    a, b = [(1, 2), (2, 0), (0, 1)][axis]
+    m = np.eye(3)
+    m[a, a], m[a, b], m[b, a], m[b, b] = c, -s, s, c
+    return m
+
+
 def open_gl() -> Any:
     """An OpenGL context without a screen; `BackendError` where there is none to be had."""
     try:

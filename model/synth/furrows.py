@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from feallm.model.synth import brush
 from feallm.model.synth.skin import SIZE as PAINT
 from feallm.model.synth.skin import Guide
+from feallm.runtime.contract.aus import AU_INDEX
 
 Floats = NDArray[np.float32]
 
@@ -281,3 +282,19 @@ def _under_lip(p: Floats, cm: float) -> Floats:
     x = p[57, 0]
     line = _curve([(x - 1.3 * cm, y - 0.25 * cm), (x, y), (x + 1.3 * cm, y - 0.25 * cm)])
     return _groove([line], [1.0], 0.35 * cm)
+
+
+def depths(
+    labels: NDArray[np.float64], at_rest: NDArray[np.float32], age: float
+) -> NDArray[np.float32]:
+    """Depth 0–1 of the twelve furrow maps, left and right (2, 12), for intensities (20, 2) 0–5.
+
+    `at_rest` (12,) depths that stay; `age` 0 young … 1 old.
+    """
+    moved = np.nan_to_num(labels) / 5
+    deep = np.zeros((2, 12), np.float32)
+    for k, makers in enumerate(AU_OF_MAP):
+        for key, weight in makers.items():
+            deep[:, k] += weight * moved[AU_INDEX[key]] ** 0.8
+    strength = 0.75 + 0.25 * age
+    return np.asarray((at_rest + (1 - at_rest) * deep.clip(0, 1) * strength), np.float32)

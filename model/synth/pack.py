@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feallm.model.data import archive
-from feallm.model.data.pack import INDEX, sha256
+from feallm.model.data.pack import INDEX, PLAN, sha256
 from feallm.model.data.pseudo import five_points
 from feallm.model.synth import head as head_file
 from feallm.model.synth import photo
@@ -54,12 +54,6 @@ VERSION = "1"
 
 SHOTS = 4  # of one person, one after the other
 BLOCK = 400  # faces of a part
-PLAN = "render.json"
-ARRAYS = tuple(
-    "images offsets votes expression au_sides points5 mean5 group"
-    " points68 pose_deg gaze_deg skin light occluded glasses face_px pattern seed".split()
-)
-"""What a part holds."""
 FROZEN_SEED, FROZEN_N = 20251121, 5000
 
 _ONE_THREAD = {"LP_NUM_THREADS": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -177,7 +171,7 @@ def _whole(path: Path, number: int, expected: str | None) -> bool:
     if not path.is_file() or (expected is not None and sha256(path) != expected):
         return False
     try:
-        return len(archive.read(path, *ARRAYS)["group"]) == number
+        return len(archive.read(path, "group")["group"]) == number
     except InputError:
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feallm.model.coded import faces as coded
-from feallm.model.data import archive
+from feallm.model.data import archive, pack
 from feallm.model.data.augment import DETECTOR_SHARE, Augment, as_detected, crop, frame, unsure
-from feallm.model.data.pack import INDEX, sha256
-from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP
 from feallm.runtime.vision.align import Image, crop_matrix, points_in_box, warp
 
@@ -43,19 +40,12 @@ def read(folder: Path, share: float, limit: int | None = None, *, labelled: bool
 
     Raises `InputError` for a pack that is not whole.
     """
-    try:
-        index = json.loads((folder / INDEX).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no readable {INDEX}") from error
     images: list[bytes] = []
     sides: list[NDArray[np.float32]] = []
     points: list[NDArray[np.float32]] = []
-    for part in index["parts"]:
+    for path in pack.parts(folder, pack.read_index(folder)):
         if limit is not None and len(images) >= limit:
             break
-        path = folder / part["file"]
-        if not path.is_file() or sha256(path) != part["sha256"]:
-            raise InputError(f"{path}: missing, or not the file that {INDEX} names")
         arrays = archive.read(path, "images", "offsets", "au_sides", "points5")
         images += archive.encoded(path, arrays)
         sides.append(arrays["au_sides"])

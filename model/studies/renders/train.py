@@ -54,6 +54,7 @@ def train(
 ) -> SmallNetwork:
     """Train to the end of the plan; resumes. Returns the averaged network."""
     torch.manual_seed(plan.seed)
+    # torch runs this form of `to`, but its stub does not know it.
     network = SmallNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Average(network, 0.998)
     decayed = [p for p in network.parameters() if p.ndim > 1]

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from feallm.model.synth.draw import Pose
-from feallm.model.synth.render import _around
+from feallm.model.synth.draw import Pose, around
 
 
 @pytest.mark.parametrize(
@@ -12,7 +11,7 @@ from feallm.model.synth.render import _around
 )
 def test_angles_come_back(degrees):
     pitch, yaw, roll = np.deg2rad(degrees)
-    turn = _around(2, roll) @ _around(0, -pitch) @ _around(1, yaw)
+    turn = around(2, roll) @ around(0, -pitch) @ around(1, yaw)
     pose = Pose(turn.astype(np.float32), np.zeros(3, np.float32), 100.0, 100.0)
     assert pose.degrees == pytest.approx(degrees, abs=1e-3)
 
@@ -20,6 +19,6 @@ def test_angles_come_back(degrees):
 def test_signs():
     """Pitch up, yaw to the head's own left (+x), roll with its own left side up."""
     ahead, left = np.array([0, 0, 1]), np.array([1, 0, 0])
-    assert (_around(0, -0.3) @ ahead)[1] > 0
-    assert (_around(1, 0.3) @ ahead)[0] > 0
-    assert (_around(2, 0.3) @ left)[1] > 0
+    assert (around(0, -0.3) @ ahead)[1] > 0
+    assert (around(1, 0.3) @ ahead)[0] > 0
+    assert (around(2, 0.3) @ left)[1] > 0
