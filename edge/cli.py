@@ -24,6 +24,7 @@ GROUP = "feallm.commands"
 WORKSHOP = {
     "data": ("Make and pack training data.", "train"),
     "train": ("Train a network from packed data.", "train"),
+    "calibrate": ("Fit a checkpoint's thresholds and intensities.", "train"),
     "evaluate": ("Measure a bundle or a checkpoint on labelled faces.", "train"),
     "reference": ("Make reference outputs with the large model.", "train"),
     "export": ("Turn a checkpoint into a bundle.", "export"),

@@ -7,9 +7,13 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from feallm.model.checkpoint import Checkpoint, load
 from feallm.runtime.backends import llama
@@ -33,14 +37,24 @@ NOTICE = (
 )
 LICENCE = "Apache-2.0"
 MAX_NEW_TOKENS = 180
-VISION_FILE, LANGUAGE_FILE = "vision.onnx", "language.gguf"
+VISION_FILE, INT8_FILE, LANGUAGE_FILE = "vision.onnx", "vision.int8.onnx", "language.gguf"
 
 
-def export(path: Path, out: Path) -> Bundle:
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Crops (N, H, W, 3) for an int8 vision file: to measure ranges on, and to check it with."""
+
+    measured: NDArray[np.uint8]
+    checked: NDArray[np.uint8]
+
+
+def export(
+    path: Path, out: Path, *, ranges: Ranges | None = None, name: str | None = None
+) -> Bundle:
     """The bundle of the checkpoint at `path`, in the new folder `out`."""
     if out.exists():
         raise UsageError(f"{out}: exists already", hint="choose another folder, or remove it")
-    return build(load(path), checkpoint_sha256(path), out)
+    return build(load(path), checkpoint_sha256(path), out, ranges=ranges, name=name)
 
 
 def checkpoint_sha256(path: Path) -> str:
@@ -48,12 +62,21 @@ def checkpoint_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def build(checkpoint: Checkpoint, source_sha256: str, out: Path) -> Bundle:
+def build(
+    checkpoint: Checkpoint,
+    source_sha256: str,
+    out: Path,
+    *,
+    ranges: Ranges | None = None,
+    name: str | None = None,
+) -> Bundle:
     """Write a bundle beside `out`, check it, and rename it; nothing is half there.
 
-    Checked: hashes, ONNX against torch, and llama.cpp against torch where it is installed.
+    Checked: hashes, ONNX against torch, and llama.cpp against torch where it is installed. With
+    `ranges` the vision file is int8, made from the float file that was checked. `name`: of the
+    bundle, else its size.
     """
-    from feallm.export import parity
+    from feallm.export import int8, parity
     from feallm.export.gguf import export_language
     from feallm.export.onnx import agree, export_vision
 
@@ -66,11 +89,16 @@ def build(checkpoint: Checkpoint, source_sha256: str, out: Path) -> Bundle:
         export_vision(checkpoint.vision, work / VISION_FILE)
         agree(checkpoint.vision, work / VISION_FILE)
         files = {"vision": (VISION_FILE, "onnx", "fp32")}
+        if ranges is not None:
+            int8.quantize(work / VISION_FILE, ranges.measured, work / INT8_FILE)
+            (work / VISION_FILE).unlink()
+            int8.agree(checkpoint.vision, work / INT8_FILE, ranges.checked)
+            files = {"vision": (INT8_FILE, "onnx", "int8")}
         if checkpoint.language is not None and checkpoint.tokenizer is not None:
             export_language(checkpoint.language, checkpoint.tokenizer, work / LANGUAGE_FILE)
             files["language"] = (LANGUAGE_FILE, "gguf", "fp16")
         artifacts = {name: _artifact(work, *facts) for name, facts in files.items()}
-        fields = _fields(checkpoint, source_sha256, artifacts)
+        fields = _fields(checkpoint, source_sha256, artifacts, name)
         fields["digest"] = digest(fields)
         (work / MANIFEST).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
         bundle = open_bundle(work)
@@ -97,7 +125,7 @@ def _artifact(folder: Path, file: str, kind: str, precision: str) -> dict[str, A
 
 
 def _fields(
-    checkpoint: Checkpoint, source_sha256: str, artifacts: dict[str, Any]
+    checkpoint: Checkpoint, source_sha256: str, artifacts: dict[str, Any], name: str | None
 ) -> dict[str, Any]:
     config, training = checkpoint.config, checkpoint.training
     language = None
@@ -112,7 +140,7 @@ def _fields(
         }
     fields = {
         "schema_version": SCHEMA_VERSION,
-        "name": f"feallm-{config.size}",
+        "name": f"feallm-{name or config.size}",
         "version": version("feallm-edge"),
         "digest": "0" * 64,
         "licence": LICENCE,

@@ -14,11 +14,25 @@ export = typer.Typer(help="Turn a checkpoint into a bundle: ONNX, GGUF, manifest
 def export_checkpoint(
     checkpoint: Annotated[Path, typer.Option(help="NAME.safetensors with its JSON beside it")],
     out: Annotated[Path, typer.Option(help="folder of the new bundle; must not exist")],
+    packs: Annotated[
+        list[str] | None,
+        typer.Option("--pack", help="make the vision file int8, with ranges of this pack's faces"),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="of the bundle; else the network's size")] = None,
 ) -> None:
     """Export the vision network to ONNX and the language model to GGUF, hashed and checked."""
     from feallm.export import bundle
 
-    made = bundle.export(checkpoint, out)
+    ranges = None
+    if packs:
+        from feallm.calibration import crops
+        from feallm.model.data import pack
+        from feallm.model.train.whole import Pack
+
+        chosen = [Pack.parse(text) for text in packs]
+        faces = pack.join([pack.read(one.folder, one.limit) for one in chosen])
+        ranges = bundle.Ranges(crops.chosen(faces), crops.held_out(faces))
+    made = bundle.export(checkpoint, out, ranges=ranges, name=name)
     for name, artifact in made.manifest.artifacts.items():
         size = artifact.size_bytes / 1e6
         typer.echo(f"{name:9} {artifact.file:14} {artifact.precision:5} {size:6.2f} MB")

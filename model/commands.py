@@ -17,6 +17,7 @@ from feallm.runtime.contract.errors import UsageError
 
 data = typer.Typer(help="Make packs of faces and look at them.", no_args_is_help=True)
 train = typer.Typer(help="Train a size of the network; resumes where it was stopped.")
+calibrate = typer.Typer(help="Fit a checkpoint's thresholds and intensities.")
 evaluate = typer.Typer(help="Score a bundle, one of its files or a checkpoint on labelled faces.")
 
 
@@ -27,15 +28,21 @@ SharedData = Annotated[Path, typer.Option("--data", help="folder of the shared d
 def pack(
     shared: SharedData,
     out: Annotated[Path, typer.Option(help="folder of the new pack")],
+    clean: Annotated[
+        bool, typer.Option("--clean", help="only what is openly licensed: London's odd ids, CC0")
+    ] = False,
 ) -> None:
     """Write what may be trained on into compact WebP packs of at most 25 MiB a part."""
     from feallm.model.data import pack, sources
 
-    rows = [
-        sources.fer_train(shared),
-        sources.lfw_train(shared),
-        sources.lfw_train(shared, "lfw_more"),
-    ]
+    if clean:
+        rows = [sources.london_train(shared), sources.cc0_train(shared)]
+    else:
+        rows = [
+            sources.fer_train(shared),
+            sources.lfw_train(shared),
+            sources.lfw_train(shared, "lfw_more"),
+        ]
     for part in pack.write(rows, out):
         typer.echo(f"{part}  {part.stat().st_size / 2**20:.1f} MiB")
 
@@ -205,6 +212,12 @@ def train_size(
     teacher: Annotated[
         Path | None, typer.Option(help="checkpoint whose answers are learnt beside the labels")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="checkpoint of this size whose weights are the first")
+    ] = None,
+    patterns: Annotated[
+        bool, typer.Option("--patterns", help="rendered patterns teach the expression as well")
+    ] = False,
 ) -> None:
     """Train the eyes, then the words, then what the words see."""
     import torch
@@ -222,10 +235,41 @@ def train_size(
             raise UsageError(f"--steps: expected three numbers from 1, found {steps!r}")
         chosen = whole.Steps(vision, text, align)
     chosen_packs = tuple(whole.Pack.parse(text) for text in packs)
-    job = whole.Job(size, chosen_packs, out, seed, chosen, device, workers, batch, teacher)
+    job = whole.Job(
+        size, chosen_packs, out, seed, chosen, device, workers, batch, teacher, start, patterns
+    )
     command = shlex.join(["feallm", *sys.argv[1:]])
     path = whole.run(job, stage, command)
     typer.echo(f"checkpoint: {path}" if path else f"stage {stage} is done")
+
+
+@calibrate.callback(invoke_without_command=True)
+def calibrate_checkpoint(
+    checkpoint: Annotated[Path, typer.Option(help="checkpoint to start from")],
+    packs: Annotated[
+        list[str],
+        typer.Option("--pack", help="the packs that it was trained on: FOLDER[:…[:LIMIT]]"),
+    ],
+    out: Annotated[Path, typer.Option(help="checkpoint to write, .safetensors")],
+    shared: SharedData = Path("../shared/data"),
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="sources of the coded faces that are looked at; else all of them"),
+    ] = None,
+) -> None:
+    """Fit thresholds and intensities on held-out renders and real faces of `train`."""
+    from feallm.model.checkpoint import load, save
+    from feallm.model.data import pack
+    from feallm.model.train import whole
+    from feallm.model.train.calibrate import calibrated
+
+    chosen = [whole.Pack.parse(text) for text in packs]
+    faces = pack.join([pack.read(one.folder, one.limit) for one in chosen])
+    sources = tuple(source or ("fer", "lfw", "london"))
+    found = calibrated(load(checkpoint), faces, shared, sources)
+    save(found, out)
+    for key, value in found.thresholds.items():
+        typer.echo(f"{key:5} {value:.2f}")
 
 
 @evaluate.callback(invoke_without_command=True)
@@ -253,13 +297,17 @@ def evaluate_split(
     checkpoint: Annotated[Path | None, typer.Option(help="torch checkpoint instead")] = None,
     predictions: Annotated[Path | None, typer.Option(help="CSV of the answers")] = None,
     words: Annotated[bool, typer.Option("--words", help="read the raw texts too (slow)")] = False,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="find the faces with this file first, as `analyze` does (expressions)"),
+    ] = None,
 ) -> None:
     """Print and write accuracy, macro F1 and figures per AU; --words adds the texts' figures."""
     import json
 
     from rich.progress import Progress
 
-    from feallm.model.evaluate import named, run, show
+    from feallm.model.evaluate import named, run, show, through
 
     if checkpoint is not None and (artifact is not None or words):
         raise UsageError(
@@ -267,10 +315,10 @@ def evaluate_split(
             hint="--artifact and --words ask for a bundle; export the checkpoint first",
         )
     labelled = named.read(source, split)
-    scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint)
+    scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint, detector)
     words = words or of_words
     with scoring as analyzer:
-        total = len(labelled.rows) * (2 if words else 1)
+        total = len(labelled.rows) * (1 + words + (detector is not None))
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(split, total=total)
             scored = run.run(
@@ -280,6 +328,10 @@ def evaluate_split(
                 words=words,
                 step=lambda count: bar.advance(task, count),
             )
+            if detector is not None:
+                scored.figures["through"] = through.score(
+                    analyzer, labelled, lambda count: bar.advance(task, count)
+                )
         if checkpoint is not None:
             scored.figures["bundle"] = None  # none was scored: it only lent its crop
         scored.figures["artifact"] = artifact or (

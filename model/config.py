@@ -86,10 +86,15 @@ SIZES: dict[str, Config] = {
         VisionConfig((24, 48, 96, 192), (0, 1, 1, 1), shrink=2, width=96, heads=4),
         LanguageConfig(256, 3, 4, 512),
     ),
+    "teacher": Config(
+        "teacher",
+        VisionConfig((24, 48, 96, 192), (0, 1, 1, 1), shrink=2, width=96, heads=4, place=32),
+        LanguageConfig(256, 3, 4, 512),
+    ),
     "edge": Config(
         "edge",
         VisionConfig((16, 40, 96, 192), (0, 0, 1, 1), shrink=1, width=128, heads=4, place=32),
-        LanguageConfig(256, 6, 8, 512, vocabulary=1024, context=512),
+        LanguageConfig(256, 3, 4, 512, vocabulary=768),
     ),
     "reference": Config(
         "reference",

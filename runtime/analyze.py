@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feallm.runtime.backends import llama
-from feallm.runtime.backends.base import IMAGE, TOKENS, VisionBackend
+from feallm.runtime.backends.base import IMAGE, LANDMARKS, TOKENS, VisionBackend
 from feallm.runtime.backends.onnx import OnnxVision
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.errors import BackendError, InputError
@@ -47,7 +47,7 @@ class Analyzer:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         manifest = self.bundle.manifest
         self._geometry = manifest.geometry.crop()
-        self._vision = vision or OnnxVision(self.bundle.file(manifest.vision))
+        self.vision = vision or OnnxVision(self.bundle.file(manifest.vision))
         self._finder: FaceFinder | None = None
         if detect:
             self._finder = HaarFinder() if detector is None else YuNetFinder(Path(detector))
@@ -97,7 +97,7 @@ class Analyzer:
 
         faces: where they are, if already known. explain: True for all, or the tracks to explain.
         """
-        frame = frame if isinstance(frame, Frame) else Frame(frame, "picture")
+        frame = frame if isinstance(frame, Frame) else Frame(frame, "picture", still=True)
         _check_pixels(frame.pixels)
         timings = {"detect": 0.0, "crop": 0.0, "vision": 0.0, "words": 0.0}
         start = time.perf_counter()
@@ -124,6 +124,7 @@ class Analyzer:
         timings["crop"] += _since(start)
         start = time.perf_counter()
         outputs = self.outputs(crops)
+        self._look_again(frame, faces, cut, outputs)
         timings["vision"] += _since(start)
         readings = []
         for k, face in enumerate(faces):
@@ -143,9 +144,36 @@ class Analyzer:
             readings.append(reading)
         return readings
 
+    def _look_again(
+        self,
+        frame: Frame,
+        faces: Sequence[Face],
+        cut: list[Crop],
+        outputs: dict[str, NDArray[np.float32]],
+    ) -> None:
+        """Where only a box was known, the first look tells where the face's own points are: cut
+        and read there instead, in place. A box alone is a loose guess, and costs two points of
+        accuracy."""
+        if LANDMARKS not in outputs:
+            return
+        boxed = [k for k, face in enumerate(faces) if face.points is None]
+        again: list[int] = []
+        for k in boxed:
+            points = decode.own_points(outputs, k, cut[k].to_crop)
+            try:
+                pixels, matrix = align.align(frame.pixels, points, self._geometry)
+            except ValueError:  # no face's points: the first look stands
+                continue
+            cut[k] = Crop(pixels, matrix)
+            again.append(k)
+        if again:
+            second = self.outputs(np.stack([cut[k].pixels for k in again]))
+            for name, values in second.items():
+                outputs[name][again] = values
+
     def outputs(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Raw outputs of the vision artifact for crops (N, H, W, 3), checked."""
-        outputs = self._vision.run({IMAGE: crops})
+        outputs = self.vision.run({IMAGE: crops})
         decode.check(outputs, len(crops))
         return outputs
 
@@ -162,7 +190,7 @@ class Analyzer:
 
     def close(self) -> None:
         """Give the libraries' memory back."""
-        self._vision.close()
+        self.vision.close()
         if self.language is not None:
             self.language.close()
             self.language = None

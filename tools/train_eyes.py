@@ -3,6 +3,10 @@
     python tools/train_eyes.py --size reference --pack packs/fer:0.4 --pack packs/renders:0.6 \\
         --out runs/reference --steps 60000 --device cuda --workers 14 --batch 256
 
+or, as two processes that train one network together on a processor of two cores:
+
+    torchrun --nproc-per-node 2 tools/train_eyes.py --size edge ...
+
 The same as `feallm train --stage vision`, from a checkout that was not installed. It stops after
 --minutes and goes on from there when called again; the rest (`feallm train` without --stage, on
 any machine) then makes the checkpoint.
@@ -31,6 +35,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--teacher", type=Path, help="checkpoint to learn from beside the labels")
+    parser.add_argument("--start", type=Path, help="checkpoint whose weights are the first")
+    parser.add_argument("--patterns", action="store_true", help="as `feallm train --patterns`")
     parser.add_argument("--minutes", type=float, help="stop after so long; the state is kept")
     chosen = parser.parse_args()
     try:
@@ -54,6 +60,8 @@ def main() -> None:
         chosen.workers,
         chosen.batch,
         chosen.teacher,
+        chosen.start,
+        chosen.patterns,
     )
     if chosen.minutes:
         import _thread

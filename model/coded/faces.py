@@ -19,11 +19,13 @@ from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.vision.align import Image
 
-Part = Literal["test", "train"]
+Part = Literal["test", "train", "neutral"]
 
-SEEDS = {"test": 1113, "train": 1114}
+SEEDS = {"test": 1113, "train": 1114, "neutral": 1115}
 TEST_QUOTA = {"fer": 50, "lfw": 60, "london": 30, "clips": 10}
 TRAIN_QUOTA = {"fer": 60, "lfw": 60, "london": 30}
+NEUTRAL_QUOTA = {"london": 50, "lfw": 50}  # faces at rest, of people that no training sees
+QUOTAS = {"test": TEST_QUOTA, "train": TRAIN_QUOTA, "neutral": NEUTRAL_QUOTA}
 CLIPS = {"expressions": 4, "face_moving": 2, "people3": 2, "small_face": 2}
 COLUMNS = ("id", "source", "name", "expression", *(f"{axis}{k}" for k in range(5) for axis in "xy"))
 FOLDER = Path(__file__).parent
@@ -148,7 +150,7 @@ def draw(data: Path, part: Part) -> list[CodedFace]:
     shared = Shared(data)
     points = Points(shared)
     rng = np.random.default_rng(SEEDS[part])
-    quota = TEST_QUOTA if part == "test" else TRAIN_QUOTA
+    quota = QUOTAS[part]
     named: list[tuple[str, str, str, NDArray[np.float64]]] = []
     for source, count in quota.items():
         strata = {
@@ -157,12 +159,14 @@ def draw(data: Path, part: Part) -> list[CodedFace]:
             "london": lambda: _london(data, part),
             "clips": lambda: _clips(shared),
         }[source]()
+        if part == "neutral":
+            strata = {"neutral": strata["neutral"]}
         named += [
             (source, name, word, place)
             for name, word, place in _spread(strata, count, rng, partial(points.find, source))
         ]
     order = rng.permutation(len(named))  # readers must not see blocks of one source
-    letter = {"test": "T", "train": "D"}[part]  # no id in both lists
+    letter = {"test": "T", "train": "D", "neutral": "N"}[part]  # no id in two lists
     return [CodedFace(f"{letter}{k + 1:03d}", *named[i]) for k, i in enumerate(order)]
 
 
@@ -221,7 +225,7 @@ def _lfw(shared: Shared, part: Part) -> Stratum:
         for i, (name, test, k) in enumerate(
             zip(arrays["names"], arrays["test"], arrays["expression"], strict=True)
         ):
-            if bool(test) == (part == "test") and int(k) >= 0:
+            if bool(test) == (part != "train") and int(k) >= 0:
                 person = str(name).rsplit("_", 1)[0]
                 people.setdefault(person, (EXPRESSIONS[int(k)], []))[1].append(f"{file}:{i}")
     strata: Stratum = {}
@@ -231,9 +235,11 @@ def _lfw(shared: Shared, part: Part) -> Stratum:
 
 
 def _london(data: Path, part: Part) -> Stratum:
-    remainder = 0 if part == "test" else 1
+    remainder = 1 if part == "train" else 0
     ids = sorted({p.name[:3] for p in (data / "london").glob("*_neutral.webp")})
     ids = [i for i in ids if int(i) % 2 == remainder]
+    if part == "neutral":
+        return {"neutral": [[f"{i}_neutral"] for i in ids]}
     return {  # a person is neutral or smiling, by turns
         "neutral": [[f"{i}_neutral"] for i in ids[0::2]],
         "happiness": [[f"{i}_smiling"] for i in ids[1::2]],

@@ -77,6 +77,8 @@ class Faces:
     group: NDArray[np.int64]
     origins: tuple[Origin, ...] = field(default=())
     place: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # all of `PLACE_ARRAYS`
+    pattern: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    """Expression pattern that a rendered face was drawn from, -1 = none."""
     source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Which pack each row is of, where several were joined."""
 
@@ -165,7 +167,8 @@ def read(folder: Path, limit: int | None = None) -> Faces:
     Raises `InputError` for a pack that is not whole.
     """
     index = read_index(folder)
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*ROW_ARRAYS, *PLACE_ARRAYS)}
+    names = (*ROW_ARRAYS, *PLACE_ARRAYS, "pattern")
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     pictures: list[NDArray[np.uint8]] = []
     for path in parts(folder, index):
         if limit is not None and len(pictures) >= limit:
@@ -181,6 +184,7 @@ def read(folder: Path, limit: int | None = None) -> Faces:
         for name, shape in PLACE_ARRAYS.items():
             unknown = np.full((count, *shape), np.nan, np.float32)
             columns[name].append(arrays.get(name, unknown))
+        columns["pattern"].append(arrays.get("pattern", np.full(count, -1, np.int8)))
     joined: dict[str, NDArray[Any]] = {n: np.concatenate(c)[:limit] for n, c in columns.items()}
     origins = tuple(Origin(**origin) for origin in index["origins"])
     return Faces(
@@ -188,6 +192,7 @@ def read(folder: Path, limit: int | None = None) -> Faces:
         **{name: joined[name] for name in ROW_ARRAYS},
         origins=origins,
         place={name: joined[name] for name in PLACE_ARRAYS},
+        pattern=joined["pattern"],
         source=np.zeros(len(joined["group"]), np.int64),
     )
 
@@ -203,5 +208,6 @@ def join(packs: Sequence[Faces]) -> Faces:
         place={
             name: np.concatenate([faces.place[name] for faces in packs]) for name in PLACE_ARRAYS
         },
+        pattern=np.concatenate([faces.pattern for faces in packs]),
         source=np.repeat(np.arange(len(packs)), [len(faces.group) for faces in packs]),
     )

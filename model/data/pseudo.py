@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feallm.model.data import archive
 from feallm.runtime.contract.aus import AU_INDEX, INTENSITY_MAX, N_AUS
+from feallm.runtime.contract.landmarks import FIVE
 
 Array = NDArray[np.float32]
 
@@ -65,16 +66,7 @@ class Pseudo:
 
 def five_points(points68: Array) -> Array:
     """YuNet's five points (N, 5, 2) from iBUG's 68 (N, 68, 2)."""
-    return np.stack(
-        [
-            points68[:, 36:42].mean(1),
-            points68[:, 42:48].mean(1),
-            points68[:, 30],
-            points68[:, 48],
-            points68[:, 54],
-        ],
-        1,
-    )
+    return np.stack([points68[:, list(chosen)].mean(1) for chosen in FIVE], 1)
 
 
 def read(path: Path) -> Pseudo:

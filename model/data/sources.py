@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feallm.model.data import archive, ferplus, pseudo
 from feallm.model.data.pack import Origin, Rows, sha256
-from feallm.runtime.contract.aus import N_AUS
+from feallm.runtime.contract.aus import AU_KEYS, N_AUS
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import EXPRESSION_INDEX, N_EXPRESSIONS
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, MEAN_POINTS_HAAR
@@ -20,6 +20,9 @@ from feallm.runtime.vision.align import points_in_box
 
 LFW_WORDS = ("neutral", "happiness", "surprise")
 """Expression words of LFW that its data page does not call unreliable or too rare."""
+
+AT_REST = ("AU4", "AU15", "AU17", "AU24")
+"""AUs that the shape of a face at rest can look like: heavy brows, a mouth that turns down."""
 
 _LFW_SURE = 0.8  # one rater, no check: the rest of the weight goes to the other expressions
 
@@ -103,6 +106,93 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
             sha256(path),
         ),
     )
+
+
+def london_train(data: Path) -> Rows:
+    """London's odd ids (CC BY 4.0), neutral and smiling; points are YuNet's.
+
+    A neutral face there was posed so: it stands for the absence of every AU but those that a face
+    at rest may seem to show (`AT_REST`). What moves in a smile is not said, only that it is one.
+    """
+    folder = data / "london"
+    paths = [p for p in sorted(folder.glob("*_*.webp")) if int(p.stem[:3]) % 2]
+    if not paths:
+        raise InputError(f"{folder}: no pictures of the London set")
+    images = [path.read_bytes() for path in paths]
+    points, kept = _yunet(data, folder, images)
+    smiling = np.array([paths[i].stem.endswith("smiling") for i in kept])
+    expression = np.full((len(kept), N_EXPRESSIONS), 0.1 / (N_EXPRESSIONS - 1), np.float32)
+    expression[~smiling, EXPRESSION_INDEX["neutral"]] = 0.9
+    # A fair share of the smiles is barely there.
+    expression[smiling] = 0.1 / (N_EXPRESSIONS - 2)
+    expression[smiling, EXPRESSION_INDEX["happiness"]] = 0.7
+    expression[smiling, EXPRESSION_INDEX["neutral"]] = 0.2
+    sides = np.full((len(kept), N_AUS, 2), np.nan, np.float32)
+    absent = np.array([key not in AT_REST for key in AU_KEYS])
+    sides[np.ix_(~smiling, absent)] = 0.0
+    return _plain_rows(
+        [images[i] for i in kept],
+        points,
+        expression,
+        sides,
+        np.array([int(paths[i].stem[:3]) for i in kept], np.int64),
+        Origin(
+            "london-odd",
+            "CC BY 4.0: L. DeBruine, B. Jones, Face Research Lab London Set (2017)",
+            len(kept),
+            _joined_sha(images),
+        ),
+    )
+
+
+def cc0_train(data: Path) -> Rows:
+    """The CC0 portraits, without any label; points are YuNet's."""
+    path = data / "cc0" / "portraits.npz"
+    images = archive.encoded(path, archive.read(path, "images", "offsets"))
+    points, kept = _yunet(data, path, images)
+    return _plain_rows(
+        [images[i] for i in kept],
+        points,
+        np.zeros((len(kept), N_EXPRESSIONS), np.float32),
+        np.full((len(kept), N_AUS, 2), np.nan, np.float32),
+        -1 - np.array(kept, np.int64),
+        Origin("cc0-portraits", "CC0", len(kept), sha256(path)),
+    )
+
+
+def _yunet(data: Path, origin: Path, images: list[bytes]) -> tuple[NDArray[np.float32], list[int]]:
+    """Five points (K, 5, 2) of the largest face in each picture, and which pictures have one."""
+    teacher = data / "detector" / "face_detection_yunet_2023mar.onnx"
+    if not teacher.is_file():
+        raise InputError(f"{teacher}: no such detector file")
+    detector = cv2.FaceDetectorYN.create(str(teacher), "", (320, 320), 0.7)
+    points, kept = [], []
+    for i, image in enumerate(images):
+        picture = archive.picture(origin, i, image, cv2.IMREAD_COLOR)
+        detector.setInputSize((picture.shape[1], picture.shape[0]))
+        found = detector.detect(picture)[1]
+        if found is None:
+            continue
+        kept.append(i)
+        points.append(found[found[:, 2].argmax(), 4:14].reshape(5, 2))
+    return np.array(points, np.float32).reshape(-1, 5, 2), kept
+
+
+def _plain_rows(
+    images: list[bytes],
+    points: NDArray[np.float32],
+    expression: NDArray[np.float32],
+    sides: NDArray[np.float32],
+    group: NDArray[np.int64],
+    origin: Origin,
+) -> Rows:
+    boxes = np.array([_haar_like(one) for one in points], np.float32).reshape(-1, 5, 2)
+    votes = np.zeros((len(images), 10), np.float32)
+    return Rows(images, votes, expression, sides, points, boxes, group, origin)
+
+
+def _joined_sha(images: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(images)).hexdigest()
 
 
 def _person(name: str) -> int:

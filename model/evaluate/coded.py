@@ -11,9 +11,10 @@ from feallm.model.evaluate import frozen
 from feallm.model.evaluate.sets import Labelled
 from feallm.runtime.contract.aus import N_AUS
 from feallm.runtime.contract.errors import InputError
+from feallm.runtime.contract.expressions import EXPRESSION_INDEX
 
 FOLDER = faces.FOLDER
-READERS = {"test": ("a", "b"), "train": ("c",)}
+READERS = {"test": ("a", "b"), "train": ("c",), "neutral": ("d", "e")}
 
 
 def code_files(part: faces.Part) -> list[Path]:
@@ -30,17 +31,24 @@ def entry(part: faces.Part) -> frozen.Entry:
 
 
 def labelled(data: Path, part: faces.Part) -> Labelled:
-    """A part's faces: AUs where the two readers of `test` say the same, or as the reader of
-    `train` says; no expression is scored. Slices: source, and the word that it was drawn by."""
+    """A part's faces: AUs where the two readers say the same, or as the one reader of `train`
+    says. No expression is scored but that of `neutral`, whose faces were drawn by that word; what
+    either reader sees there is excused. Slices: source, and the word that it was drawn by."""
     listed, read = _read(part)
     given = codes.consensus(*read) if len(read) == 2 else codes.labels(read[0])
     au = np.full((len(listed), N_AUS), np.nan)
     au[:, codes.COLUMNS] = given
     shared = faces.Shared(data)
+    neutral = excused = None
+    if part == "neutral":
+        neutral = np.full(len(listed), EXPRESSION_INDEX["neutral"], np.int64)
+        excused = np.zeros((len(listed), N_AUS), bool)
+        for one in read:
+            excused[:, codes.COLUMNS] |= one.values == 1
     return Labelled(
         data,
         [shared.encoded(face.source, face.name) for face in listed],
-        None,
+        neutral,
         au,
         np.array([face.points5 for face in listed]),
         np.zeros(len(listed), bool),
@@ -49,6 +57,7 @@ def labelled(data: Path, part: faces.Part) -> Labelled:
             # A clip's word is "none" and where in the clip it comes from.
             "expression": np.array([face.expression.split()[0] for face in listed]),
         },
+        excused=excused,
     )
 
 

@@ -149,6 +149,7 @@ def au_figures(
             "n": len(one.rows),
             "positives": int(true.sum()),
             "called": int(called.sum()),
+            "accuracy": float((called == true).mean()),
         }
         for name, figure in figures.items():
             aus[key] |= _with_interval(name, figure, drawn[name][k])
@@ -157,6 +158,12 @@ def au_figures(
     for name in ("auc", "f1"):
         low_high = bootstrap.interval(drawn[name][counted].mean(0)) if counted else (np.nan,) * 2
         means[f"mean_{name}_95"] = [_plain(v) for v in low_high]
+    graded = [k for k in counted if given[list(given)[k]].graded]
+    for name in ("icc31", "mean_absolute_error"):
+        values = [aus[list(given)[k]][name] for k in graded]
+        means[f"mean_{name}".replace("mean_mean", "mean")] = (
+            float(np.mean(values)) if graded and None not in values else None
+        )
     return {"aus": aus, **means}
 
 

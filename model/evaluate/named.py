@@ -10,7 +10,11 @@ from feallm.model.evaluate import coded, frozen, photos, renders, sets
 from feallm.runtime.contract.errors import InputError, UsageError
 
 LONDON, LFW, RENDERS = "london-even", "lfw-test", "renders-frozen"
-CODED: dict[str, Part] = {"coded-test": "test", "coded-train": "train"}
+CODED: dict[str, Part] = {
+    "coded-test": "test",
+    "coded-train": "train",
+    "coded-neutral": "neutral",
+}
 NAMES = (LONDON, LFW, *CODED, RENDERS)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from feallm.model.data import archive, pack
 from feallm.model.evaluate import frozen
 from feallm.model.evaluate.sets import Labelled
+from feallm.model.synth import sample
 from feallm.runtime.contract.aus import INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
@@ -41,6 +42,8 @@ hash of a pack is taken over these, in this order, and over the pictures."""
 LIGHT_NAMES = "light_names"
 GLASSES = ("none", "clear", "dark")
 SKIN = ("0-1", "0-1", "2-3", "2-3", "4-5", "4-5")
+YAW_EDGES, YAWS = (15, 30, 45), ("0-15", "15-30", "30-45", "")
+AGE_EDGES, AGES = (1 / 3, 2 / 3), ("young", "middle", "old")  # of the shape's 0 young … 1 old
 TURNED_DEG, HIDDEN, SMALL_PX = 20, 0.05, 64
 
 
@@ -119,12 +122,29 @@ def _slices(
     """Where a face stands on what makes it hard."""
     return {
         "yaw": np.where(np.abs(rows["pose_deg"][:, 1]) < TURNED_DEG, "<20", ">=20"),
+        "yaw by 15": np.array(YAWS)[np.digitize(np.abs(rows["pose_deg"][:, 1]), YAW_EDGES)],
         "occluded": np.where(rows["occluded"] > HIDDEN, ">0.05", "<=0.05"),
         "face_px": np.where(rows["face_px"] > SMALL_PX, ">64", "<=64"),
         "glasses": _named(folder, "glasses", rows["glasses"], GLASSES),
         "skin": _named(folder, "skin", rows["skin"], SKIN),
         "light": _named(folder, "light", rows["light"], lights),
+        "age": _ages(folder, len(rows["seed"])),
     }
+
+
+def _ages(folder: Path, count: int) -> NDArray[np.str_]:
+    """How old the drawn people look, from the plan that they were drawn by; "" where there is no
+    plan, or the faces are moved photographs."""
+    try:
+        plan = json.loads((folder / pack.PLAN).read_text(encoding="utf-8"))
+        seed, stream, n = int(plan["seed"]), int(plan["stream"]), int(plan["n"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return np.full(count, "")
+    if "photos" in plan or n != count:
+        return np.full(count, "")
+    people = -(-n // sample.SHOTS)
+    age = [sample.person(sample.rng_for(seed, k, stream)).paint.age for k in range(people)]
+    return np.repeat(np.array(AGES)[np.digitize(age, AGE_EDGES)], sample.SHOTS)[:n]
 
 
 def _named(

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.model.data import archive
+from feallm.model.evaluate import clear, decisions, places, sets
 from feallm.model.evaluate import figures as of
-from feallm.model.evaluate import places, sets
 from feallm.model.evaluate import words as words_score
 from feallm.model.evaluate.figures import Outputs
 from feallm.runtime.analyze import Analyzer
@@ -21,6 +23,7 @@ from feallm.runtime.backends.base import (
     AU_INTENSITY,
     AU_PROBABILITY,
     EXPRESSION,
+    LANDMARKS,
     TOKENS,
     VISION_OUTPUTS,
 )
@@ -28,10 +31,12 @@ from feallm.runtime.backends.onnx import OnnxVision
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.aus import AU_KEYS, N_AUS
 from feallm.runtime.contract.errors import BackendError
-from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.expressions import EXPRESSION_INDEX, EXPRESSIONS
 from feallm.runtime.contract.frame import Face
+from feallm.runtime.contract.geometry import CropGeometry
 from feallm.runtime.language.explain import Speaker
 from feallm.runtime.vision import decode
+from feallm.runtime.vision.align import align, crop_matrix
 
 NOBODY = Face((0.0, 0.0, 1.0, 1.0), None, 1.0)
 
@@ -56,16 +61,12 @@ def run(
     """Figures for every labelled row; `words` also reads the language model's text of each."""
     rows = data.rows
     manifest = analyzer.bundle.manifest
-    parts: list[Outputs] = []
-    for crops in sets.crops(data, rows, manifest.geometry.crop()):
-        parts.append(analyzer.outputs(crops))
-        step(len(crops))
-    outputs = {
-        key: np.concatenate([part[key] for part in parts])
-        if parts
-        else np.zeros((0, 1), np.float32)
-        for key in (parts[0] if parts else VISION_OUTPUTS)
-    }
+    outputs = outputs_of(analyzer, data, rows, step)
+    data, loose = at_own_points(data, rows, outputs, manifest.geometry.crop())
+    if len(loose):
+        second = outputs_of(analyzer, data, rows[loose])
+        for key, values in second.items():
+            outputs[key][loose] = values
     figures = {"split": name, "n": len(rows), "bundle": analyzer.bundle.digest}
     figures |= _figures(outputs, data, manifest.thresholds)
     geometry = manifest.geometry.crop()
@@ -84,6 +85,55 @@ def run(
     return Scored(rows, outputs, figures)
 
 
+def outputs_of(
+    analyzer: Analyzer,
+    data: sets.Labelled,
+    rows: NDArray[np.int64],
+    step: Callable[[int], None] = lambda count: None,
+) -> Outputs:
+    """Raw outputs for rows of a set."""
+    parts: list[Outputs] = []
+    for crops in sets.crops(data, rows, analyzer.bundle.manifest.geometry.crop()):
+        parts.append(analyzer.outputs(crops))
+        step(len(crops))
+    return {
+        key: np.concatenate([part[key] for part in parts])
+        if parts
+        else np.zeros((0, 1), np.float32)
+        for key in (parts[0] if parts else VISION_OUTPUTS)
+    }
+
+
+def at_own_points(
+    data: sets.Labelled, rows: NDArray[np.int64], outputs: Outputs, geometry: CropGeometry
+) -> tuple[sets.Labelled, NDArray[np.int64]]:
+    """As `Analyzer` does where only a box is known: faces without points of their own get those
+    that the first look found. The set with them, and which of the rows they are."""
+    if LANDMARKS not in outputs:
+        return data, np.zeros(0, np.int64)
+    own = np.zeros(len(data.images), bool)
+    if data.points5 is not None:
+        own = np.asarray(np.isfinite(data.points5).all((1, 2)))
+        if data.stand_in is not None:
+            own &= ~data.stand_in
+    loose = np.flatnonzero(~own[rows])
+    points5 = np.full((len(data.images), 5, 2), np.nan) if data.points5 is None else data.points5
+    points5, kept = points5.copy(), []
+    for k in loose:
+        i = int(rows[k])
+        picture = archive.picture(data.path, i, data.images[i], cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+        first = crop_matrix(sets.points_of(data, i, image), geometry)
+        points = decode.own_points(outputs, int(k), first)
+        try:
+            align(image, points, geometry)
+        except ValueError:
+            continue
+        points5[i] = points
+        kept.append(k)
+    return replace(data, points5=points5), np.array(kept, np.int64)
+
+
 def _figures(outputs: Outputs, data: sets.Labelled, thresholds: dict[str, float]) -> dict[str, Any]:
     """Everything that is computed from the answers and labels of the labelled rows."""
     rows = data.rows
@@ -93,11 +143,17 @@ def _figures(outputs: Outputs, data: sets.Labelled, thresholds: dict[str, float]
     expression = None if data.expression is None else data.expression[rows]
     if expression is not None:
         figures["expression"] = of.expression_figures(outputs, expression)
+        neutral = expression == EXPRESSION_INDEX["neutral"]
+        excused = None if data.excused is None else data.excused[rows]
+        if resting := decisions.at_rest(outputs, neutral, excused, thresholds):
+            figures["at_rest"] = resting
     au = np.full((len(rows), N_AUS), np.nan) if data.au is None else data.au[rows]
     trained, untrained = of.answers(outputs, au, thresholds)
     figures |= of.au_figures(trained, len(rows))
     figures["not_trained"] = untrained
     slices = {name: values[rows] for name, values in data.slices.items()}
+    if clearly := clear.figures(trained, len(rows), slices):
+        figures["clear"] = clearly
     figures["slices"] = of.slice_figures(trained, outputs, expression, slices)
     return figures
 
@@ -126,25 +182,31 @@ def predictions(scored: Scored, trained: tuple[str, ...]) -> str:
 
 
 def analyzer_for(
-    bundle: Path | None, artifact: str | None, checkpoint: Path | None
+    bundle: Path | None,
+    artifact: str | None,
+    checkpoint: Path | None,
+    detector: Path | None = None,
 ) -> tuple[Analyzer, bool]:
     """What is scored: a bundle, one of its files by name or file name, or a torch checkpoint; and
-    whether that file is the language model, whose texts are then read."""
+    whether that file is the language model, whose texts are then read. `detector`: a file that
+    finds the faces; without one, every picture is a face."""
     opened = open_bundle(bundle)
+    there = detector is not None
     if checkpoint is not None:
-        return _checkpoint_analyzer(opened, checkpoint), False
+        return _checkpoint_analyzer(opened, checkpoint, detector), False
     if artifact is None:
-        return Analyzer(opened, detect=False), False
+        return Analyzer(opened, detector=detector, detect=there, words=False), False
     artifacts = opened.manifest.artifacts
     named = {facts.file: name for name, facts in artifacts.items()}
     name = named.get(artifact, artifact)
     path = opened.file(name)
     if artifacts[name].format == "gguf":
         return Analyzer(opened, detect=False), True
-    return Analyzer(opened, detect=False, vision=OnnxVision(path)), False
+    vision = OnnxVision(path)
+    return Analyzer(opened, detector=detector, detect=there, words=False, vision=vision), False
 
 
-def _checkpoint_analyzer(opened: Bundle, path: Path) -> Analyzer:
+def _checkpoint_analyzer(opened: Bundle, path: Path, detector: Path | None) -> Analyzer:
     """The float network of a checkpoint, with the checkpoint's own AUs and thresholds."""
     try:
         from feallm.model.evaluate.torch_vision import TorchVision
@@ -159,4 +221,11 @@ def _checkpoint_analyzer(opened: Bundle, path: Path) -> Analyzer:
         "thresholds": vision.thresholds,
     }
     manifest = opened.manifest.model_copy(update=own)
-    return Analyzer(replace(opened, manifest=manifest), detect=False, vision=vision)
+    there = detector is not None
+    return Analyzer(
+        replace(opened, manifest=manifest),
+        detector=detector,
+        detect=there,
+        words=False,
+        vision=vision,
+    )

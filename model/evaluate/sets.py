@@ -32,6 +32,7 @@ class Labelled:
     slices: dict[str, NDArray[np.str_]] = field(default_factory=dict)  # (N,) each; "" = in none
     au_sides: NDArray[np.float32] | None = None  # (N, 20, 2) where the labels tell sides apart
     place: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # `pack.PLACE_ARRAYS`
+    excused: NDArray[np.bool_] | None = None  # (N, 20) AUs that a reader saw on a face at rest
 
     @property
     def rows(self) -> NDArray[np.int64]:

@@ -24,6 +24,16 @@ def figures(of: Mapping[str, Any]) -> None:
     if expression := of.get("expression"):
         _expression(console, expression)
     _aus(console, of)
+    if through := of.get("through"):
+        low, high = through["accuracy_95"]
+        console.print(
+            f"analyze     {through['found']} of {through['n']} faces found"
+            f" ({through['at_second_look']} at a second look):"
+            f" accuracy {through['accuracy']:.4f} (95 % {low:.4f}–{high:.4f})"
+            + (f", {a:.4f} on those found" if (a := through["accuracy_found"]) is not None else "")
+        )
+    _at_rest(console, of.get("at_rest"))
+    _clear(console, of.get("clear"))
     _places(console, of)
     _slices(console, of["slices"])
     if words := of.get("words"):
@@ -79,7 +89,49 @@ def _aus(console: Console, of: Mapping[str, Any]) -> None:
     if of["mean_auc"] is not None:
         count = f"{len(of['mean_auc_aus'])} AUs"
         cells = [cell for name in ("mean_auc", "mean_f1") for cell in _with_interval(of, name)]
-        table.add_row("mean", count, "", *cells)
+        of_all = [_number(of[name]) for name in ("mean_icc31", "mean_absolute_error")]
+        table.add_row("mean", count, "", *cells, *([of_all[0], "", of_all[1]] if graded else []))
+    console.print()
+    console.print(table)
+
+
+def _at_rest(console: Console, of: Mapping[str, Any] | None) -> None:
+    if not of:
+        return
+    beyond = of.get("beyond_readers")
+    console.print(
+        f"at rest     {of['n']} neutral faces: {of['declared']:.2f} AUs declared on each"
+        + (f", {beyond:.2f} beyond what readers saw" if beyond is not None else "")
+        + f"; neutral first on {100 * of['neutral_first']:.1f} %"
+    )
+
+
+def _clear(console: Console, of: Mapping[str, Any] | None) -> None:
+    if not of:
+        return
+    table = _table("clear AU", "n", "present", "AUC", "95 %", "F1", "95 %", "false alarms")
+    for key, line in of["aus"].items():
+        cells = [cell for name in ("auc", "f1") for cell in _with_interval(line, name)]
+        alarms = _number(line["false_alarms"])
+        table.add_row(key, str(line["n"]), str(line["positives"]), *cells, alarms)
+    if of["mean_auc"] is not None:
+        cells = [cell for name in ("mean_auc", "mean_f1") for cell in _with_interval(of, name)]
+        table.add_row("mean", f"{len(of['mean_auc_aus'])} AUs", "", *cells)
+    console.print()
+    console.print(table)
+    if of["pairs"]:
+        table = _table("one of a pair", "n", "", "which it is", "first's own", "second's own")
+        for pair, line in of["pairs"].items():
+            first, second = pair.split("/")
+            own = [_number(line[f"auc_{key}"]) for key in (first, second)]
+            table.add_row(pair, *map(str, line["n"]), _number(line["auc"]), *own)
+        console.print()
+        console.print(table)
+    table = _table("clear slice", "", "n", "mean AUC", "mean F1", "false alarms", "AUs", left=2)
+    for name, values in of["slices"].items():
+        for value, line in values.items():
+            cells = [_number(line[one]) for one in ("mean_auc", "mean_f1", "false_alarms")]
+            table.add_row(name, value, str(line["n"]), *cells, str(len(line["mean_auc_aus"])))
     console.print()
     console.print(table)
 

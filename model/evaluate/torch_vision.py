@@ -19,14 +19,14 @@ class TorchVision:
 
     def __init__(self, path: Path) -> None:
         checkpoint = load(path)
-        self._network = checkpoint.vision
+        self.network = checkpoint.vision
         self.aus_trained, self.aus_sided = checkpoint.aus_trained, checkpoint.aus_sided
         self.thresholds = checkpoint.thresholds
 
     @torch.no_grad()
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for `image` uint8 (N, H, W, 3)."""
-        values = self._network(torch.from_numpy(np.asarray(inputs[IMAGE])))
+        values = self.network(torch.from_numpy(np.asarray(inputs[IMAGE])))
         names = (*VISION_OUTPUTS, *PLACE_OUTPUTS)[: len(values)]
         return {name: v.numpy() for name, v in zip(names, values, strict=True)}
 

@@ -37,6 +37,7 @@ from feallm.model.synth.draw import open_gl
 from feallm.model.synth.render import Rendered, Studio
 from feallm.model.synth.sample import (
     LIGHTS,
+    SHOTS,
     TEST_STREAM,
     TRAIN_STREAM,
     Person,
@@ -52,7 +53,6 @@ from feallm.runtime.contract.errors import BackendError, InputError, UsageError
 VERSION = "1"
 """Of the renderer: raised whenever the same seed gives other bytes."""
 
-SHOTS = 4  # of one person, one after the other
 BLOCK = 400  # faces of a part
 FROZEN_SEED, FROZEN_N = 20251121, 5000
 

@@ -15,6 +15,7 @@ from feallm.runtime.contract.expressions import EXPRESSIONS
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
 
+SHOTS = 4  # of one person, one after the other
 TEST_STREAM, TRAIN_STREAM = 1, 0
 """Identities and textures of the frozen set come from their own stream of random numbers."""
 

@@ -1,8 +1,9 @@
 """A student learns from a teacher's answers to the very crops that it sees, beside the labels.
 
 G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network" (2015), for the
-expression; the same for each AU of each side; intensities and places by their distance; and the
-clues F_attn through a projection to the teacher's width (A. Romero et al., "FitNets", 2015).
+expression; the same for each AU of each side, and their intensities by distance, where no label
+says better; and the clues F_attn through a projection to the teacher's width (A. Romero et al.,
+"FitNets", 2015).
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ class Teacher(nn.Module):
         """What the teacher says of crops."""
         return self._network[0].see(crops)
 
-    def losses(self, mine: Seen, theirs: Seen) -> dict[str, Tensor]:
-        """How far the student's answers lie from the teacher's."""
+    def losses(self, mine: Seen, theirs: Seen, au_sides: Tensor) -> dict[str, Tensor]:
+        """How far the student's answers lie from the teacher's, where the labels `au_sides`
+        (N, 20, 2) are unknown as far as AUs go."""
+        unknown = torch.isnan(au_sides)
         soft = (theirs.expression_logits / TEMPERATURE).softmax(1)
         log = (mine.expression_logits / TEMPERATURE).log_softmax(1)
         expression = TEMPERATURE**2 * nn.functional.kl_div(log, soft, reduction="batchmean")
@@ -41,10 +44,13 @@ class Teacher(nn.Module):
             (mine.side_logits, theirs.side_logits) if both else (mine.au_logits, theirs.au_logits)
         )
         assert logits is not None and target is not None
-        presence = nn.functional.binary_cross_entropy_with_logits(logits, target.sigmoid())
-        intensity = nn.functional.smooth_l1_loss(
-            mine.intensity, theirs.intensity.clamp(0, INTENSITY_MAX)
+        presence = nn.functional.binary_cross_entropy_with_logits(
+            logits, target.sigmoid(), weight=(unknown if both else unknown.all(2)).float()
         )
+        intensity = nn.functional.smooth_l1_loss(
+            mine.intensity, theirs.intensity.clamp(0, INTENSITY_MAX), reduction="none"
+        )
+        intensity = (intensity * unknown).mean()
         clues = nn.functional.mse_loss(self.project(mine.f_attn.float()), theirs.f_attn.float())
         return {
             "taught_expression": 0.5 * expression,

@@ -22,7 +22,10 @@ from feallm.model.checkpoint import (
     tensors_of,
     write_atomically,
 )
+from feallm.model.train.team import Team
 from feallm.runtime.contract.errors import BackendError
+
+ALONE = Team()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,10 @@ class Run:
         plan: Plan,
         modules: dict[str, nn.Module],
         optimizer: torch.optim.Optimizer,
+        team: Team = ALONE,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.team = team
         self.folder, self.stage, self.plan = folder, stage, plan
         self.modules, self.optimizer = modules, optimizer
         self.step, self.seconds = 0, 0.0
@@ -69,7 +74,13 @@ class Run:
             restore(modules, tensors)
             restore_optimizer(optimizer, tensors)
             self.step, self.seconds = facts["step"], facts["seconds"]
-            self._cut_log()
+            if team.first:
+                self._cut_log()
+
+    @property
+    def _quiet(self) -> bool | None:
+        """Whether no bar is drawn; None leaves it to the terminal."""
+        return None if self.team.first else True
 
     @property
     def _facts(self) -> Path:
@@ -112,7 +123,11 @@ class Run:
         nothing."""
         sums: dict[str, float] = {}
         with tqdm(
-            total=self.plan.steps, initial=self.step, desc=self.stage, disable=None, unit="step"
+            total=self.plan.steps,
+            initial=self.step,
+            desc=self.stage,
+            disable=self._quiet,
+            unit="step",
         ) as bar:
             while self.step < self.plan.steps:
                 start = time.perf_counter()
@@ -130,6 +145,7 @@ class Run:
                 self.optimizer.zero_grad(set_to_none=True)
                 total.backward()
                 parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+                self.team.average_gradients(parameters)
                 nn.utils.clip_grad_norm_(parameters, 2.0)
                 self.optimizer.step()
                 self.step += 1
@@ -137,6 +153,8 @@ class Run:
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value.item() / self.plan.log_every
                 bar.update()
+                if not self.team.first:
+                    continue
                 if self.step % self.plan.log_every == 0:
                     self.log(**{k: round(v, 4) for k, v in sums.items()}, rate=round(rate, 7))
                     bar.set_postfix({k: f"{v:.3f}" for k, v in sums.items()})

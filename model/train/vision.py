@@ -19,6 +19,7 @@ from feallm.model.evaluate.metrics import auc
 from feallm.model.train.batches import Batch, Crops, Mix, ahead, still
 from feallm.model.train.distil import Teacher
 from feallm.model.train.run import Average, Plan, Run
+from feallm.model.train.team import Team
 from feallm.model.vision import Place, Seen, VisionNetwork
 from feallm.runtime.contract.aus import AU_KEYS, INTENSITY_MAX
 
@@ -98,14 +99,19 @@ def train(
     plan: Plan,
     recipe: VisionRecipe,
     teacher: VisionNetwork | None = None,
+    start: VisionNetwork | None = None,
 ) -> tuple[VisionNetwork, dict[str, float]]:
     """Train, or go on training, in `folder`; returns the averaged network and its thresholds.
 
-    `teacher`: a trained network whose answers are learnt beside the labels.
+    `teacher`: a trained network whose answers are learnt beside the labels; `start`: one of this
+    size whose weights are the first.
     """
+    team = Team.join(recipe.device)
     rows, held = split(faces)
     torch.manual_seed(plan.seed)
     network = VisionNetwork(config.vision, config.language.width)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     # torch runs this form of `to`, but its stub does not know it.
     network.to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Average(network, recipe.average)
@@ -117,13 +123,13 @@ def train(
         modules["teacher"] = taught
         groups += _groups(taught, recipe.decay)
     optimizer = torch.optim.AdamW(groups, lr=plan.rate)
-    run = Run(folder, "vision", plan, modules, optimizer)
+    run = Run(folder, "vision", plan, modules, optimizer, team)
     batches = ahead(
         Crops(faces, rows, recipe.mix),
         plan.seed,
         recipe.batch,
         Augment(),
-        steps=range(run.step, plan.steps),
+        steps=team.steps(run.step, plan.steps),
         workers=recipe.workers,
     )
     # bfloat16 halves the time where the device has instructions for it.
@@ -139,7 +145,7 @@ def train(
             wanted = as_float(taught.see(batch.crops)) if taught is not None else None
         found = losses(seen, batch)
         if taught is not None and wanted is not None:
-            found |= taught.losses(seen, wanted)
+            found |= taught.losses(seen, wanted, batch.au_sides)
         return found
 
     result = VisionNetwork(config.vision, config.language.width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,16 @@ from feallm.model.data.pack import Faces
 from feallm.model.train import vision as eyes
 from feallm.model.train.batches import Mix
 from feallm.model.train.run import Plan
+from feallm.model.train.team import Team
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.errors import UsageError
+from feallm.runtime.contract.expressions import N_EXPRESSIONS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+EYES = "eyes.safetensors"
 STAGES = ("vision", "text", "align")
 
 
@@ -39,6 +42,7 @@ class Steps:
 
 STEPS = {
     "nano": Steps(6500, 900, 1500),
+    "teacher": Steps(10000, 900, 1500),
     "edge": Steps(40000, 8000, 12000),
     "reference": Steps(60000, 12000, 16000),
 }
@@ -81,6 +85,8 @@ class Job:
     workers: int = 0  # processes that draw crops ahead
     batch: int = 64
     teacher: Path | None = None  # a checkpoint whose answers are learnt beside the labels
+    start: Path | None = None  # a checkpoint of this size whose weights are the first
+    patterns: bool = False  # rendered patterns teach the expression as well
 
     @property
     def recipe(self) -> eyes.VisionRecipe:
@@ -113,20 +119,19 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
         raise UsageError(f"no stage named {stage!r}", hint=f"there are all, {', '.join(STAGES)}")
     config, plans = size(job.size), job.plans
     faces = pack.join([pack.read(one.folder, one.limit) for one in job.packs])
+    if job.patterns:
+        faces = expressed(faces)
     trained = labelled_aus(faces)
     _same_job(job)
     vision = language = None
     thresholds: dict[str, float] = {}
     if stage == "vision":  # needs no library of the words
-        eyes.train(config, faces, job.out, plans["vision"], job.recipe, _teacher(job))
-        return None
+        return _eyes(job, config, faces, command)
     from feallm.model.train import words
 
     tokenizer = _tokenizer(config, faces, trained, job)
     if stage in ("align", "all"):
-        vision, thresholds = eyes.train(
-            config, faces, job.out, plans["vision"], job.recipe, _teacher(job)
-        )
+        vision, thresholds = _train_eyes(job, config, faces)
     if stage in ("text", "align", "all"):
         language = words.train_text(
             config,
@@ -150,31 +155,44 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
         plans["align"],
         words.WordsRecipe(),
     )
+    found = _checkpoint(job, config, vision, thresholds, faces, command)
+    found.language, found.tokenizer = language, tokenizer.to_str()
+    path = job.out / f"{job.size}.safetensors"
+    save(found, path)
+    return path
+
+
+def _train_eyes(job: Job, config: Config, faces: Faces) -> tuple[VisionNetwork, dict[str, float]]:
+    teacher, start = (None if p is None else load(p).vision for p in (job.teacher, job.start))
+    return eyes.train(config, faces, job.out, job.plans["vision"], job.recipe, teacher, start)
+
+
+def _eyes(job: Job, config: Config, faces: Faces, command: str) -> Path:
+    """Train the eyes; their checkpoint has no words, so it can teach and be scored at once."""
+    vision, thresholds = _train_eyes(job, config, faces)
+    path = job.out / EYES
+    if Team.join(job.device).first:
+        save(_checkpoint(job, config, vision, thresholds, faces, command), path)
+    return path
+
+
+def _checkpoint(
+    job: Job,
+    config: Config,
+    vision: VisionNetwork,
+    thresholds: dict[str, float],
+    faces: Faces,
+    command: str,
+) -> Checkpoint:
     facts = {
         "command": command,
         **_identity(job),
         "torch": torch.__version__.split("+")[0],
         "sources": [asdict(origin) for origin in faces.origins],
     }
-    path = job.out / f"{job.size}.safetensors"
-    save(
-        Checkpoint(
-            config,
-            vision,
-            language,
-            tokenizer.to_str(),
-            tuple(key for key in trained if key in thresholds),
-            tuple(key for key in sided_aus(faces) if key in thresholds),
-            thresholds,
-            facts,
-        ),
-        path,
-    )
-    return path
-
-
-def _teacher(job: Job) -> VisionNetwork | None:
-    return None if job.teacher is None else load(job.teacher).vision
+    trained = tuple(key for key in labelled_aus(faces) if key in thresholds)
+    sided = tuple(key for key in sided_aus(faces) if key in thresholds)
+    return Checkpoint(config, vision, None, None, trained, sided, thresholds, facts)
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -184,6 +202,8 @@ def _identity(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "steps": asdict(job.steps or STEPS[job.size]),
         "batch": job.batch,
+        "start": None if job.start is None else pack.sha256(job.start),
+        "patterns": job.patterns,
         "teacher": None if job.teacher is None else pack.sha256(job.teacher),
         "packs": [
             {
@@ -209,6 +229,25 @@ def _same_job(job: Job) -> None:
         return
     job.out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(mine) + "\n").encode())
+
+
+PATTERN_SURE = 0.9
+"""Weight of a rendered pattern's own expression; the rest goes to the others."""
+
+
+def expressed(faces: Faces) -> Faces:
+    """The same faces, renders with the expression that they were drawn from; one whose AUs all
+    stay below A is neutral, whatever it was drawn from."""
+    strongest = np.nan_to_num(faces.au_sides).max((1, 2))
+    known = np.isfinite(faces.au_sides).any((1, 2))
+    pattern = faces.pattern.astype(np.int64)
+    rendered = np.isfinite(faces.place["pose_deg"]).all(1)  # of photographs it is not known
+    pattern[rendered & known & (strongest < 1)] = 0
+    chosen = np.flatnonzero(rendered & (pattern >= 0))
+    expression = faces.expression.copy()
+    expression[chosen] = (1 - PATTERN_SURE) / (N_EXPRESSIONS - 1)
+    expression[chosen, pattern[chosen]] = PATTERN_SURE
+    return replace(faces, expression=expression)
 
 
 def labelled_aus(faces: Faces) -> tuple[str, ...]:

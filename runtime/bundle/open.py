@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from feallm.runtime.contract.errors import BundleError
 from feallm.runtime.contract.manifest import MANIFEST, SCHEMA_VERSION, Manifest, digest
 
-SHIPPED = "nano"
+SHIPPED = ("nano",)
+"""The bundles inside the package, by name; the first is the one that is opened unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,17 @@ class Bundle:
         return self.root / self.manifest.artifacts[artifact].file
 
 
-def shipped_path() -> Path:
-    """The folder of the bundle inside the package."""
-    return Path(__file__).parent / SHIPPED
+def shipped_path(name: str = SHIPPED[0]) -> Path:
+    """The folder of a bundle inside the package."""
+    return Path(__file__).parent / name
 
 
 def open_bundle(path: Path | None = None) -> Bundle:
-    """The bundle in a folder, or the shipped one; `BundleError` says what is wrong with it."""
+    """The bundle in a folder, a shipped one by its name, or the first of those; `BundleError` says
+    what is wrong with it."""
     root = shipped_path() if path is None else Path(path)
+    if str(path) in SHIPPED and not root.exists():  # a folder of that name comes first
+        root = shipped_path(str(path))
     manifest = _manifest(root)
     for name, artifact in manifest.artifacts.items():
         _check(root / artifact.file, name, artifact.sha256, artifact.size_bytes)

@@ -107,7 +107,7 @@ def kind(source: Source) -> Kind:
 def frames(source: Source) -> Iterator[Frame]:
     """The frames of a source, in order. Raises InputError, for a video also after some frames."""
     if kind(source) == "picture":
-        yield Frame(read_picture(source), source.name)
+        yield Frame(read_picture(source), source.name, still=True)
     else:
         yield from _video_frames(source)
 

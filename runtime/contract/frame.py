@@ -23,6 +23,7 @@ class Frame:
     source: str  # what the rows call it
     index: int = 0  # counts from 0
     time_s: float = 0.0
+    still: bool = False  # a photograph: somebody is in it, and there is time to look twice
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,3 +29,12 @@ yaw first, roll last, so that turning the picture changes roll alone."""
 
 GAZE = ("up", "left")
 """Degrees of both eyes' mean direction in the head: up, and to the head's own left."""
+
+FIVE: tuple[tuple[int, ...], ...] = (
+    tuple(range(36, 42)),
+    tuple(range(42, 48)),
+    (30,),
+    (48,),
+    (54,),
+)
+"""The landmarks whose means are YuNet's five points: eyes, nose tip, corners of the mouth."""

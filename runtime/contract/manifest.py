@@ -70,7 +70,7 @@ class Artifact(Strict):
 
     file: FileName
     format: Literal["onnx", "gguf"]
-    precision: Literal["fp32", "fp16", "q8_0"]
+    precision: Literal["fp32", "fp16", "int8", "q8_0"]
     sha256: Sha256
     size_bytes: Annotated[int, Field(gt=0)]
 

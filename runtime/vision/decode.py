@@ -19,12 +19,12 @@ from feallm.runtime.contract.aus import AUS, INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.expressions import EXPRESSIONS, N_EXPRESSIONS
 from feallm.runtime.contract.frame import Face
+from feallm.runtime.contract.landmarks import FIVE, N_LANDMARKS
 from feallm.runtime.contract.landmarks import GAZE as GAZE_AXES
-from feallm.runtime.contract.landmarks import N_LANDMARKS
 from feallm.runtime.contract.landmarks import POSE as POSE_AXES
 from feallm.runtime.contract.manifest import Manifest
 from feallm.runtime.contract.reading import AUReading, ExpressionReading, PlaceReading, Reading
-from feallm.runtime.vision.align import Matrix, invert, move, turned_deg
+from feallm.runtime.vision.align import Matrix, Points, invert, move, turned_deg
 
 Outputs = dict[str, NDArray[np.float32]]
 
@@ -90,6 +90,14 @@ def reading(
     if matrix is not None and LANDMARKS in outputs:
         place = _place(outputs, row, matrix)
     return Reading(face.track, face.box, face.score, aus, named, place=place)
+
+
+def own_points(outputs: Outputs, row: int, matrix: Matrix) -> Points:
+    """Five points (5, 2) of a face in the picture that `matrix` cut the crop from, out of its
+    landmarks; needs outputs with landmarks."""
+    marks = outputs[LANDMARKS][row].astype(np.float64)
+    five = np.stack([marks[list(chosen)].mean(0) for chosen in FIVE])
+    return move(five, invert(matrix))
 
 
 def _place(outputs: Outputs, row: int, matrix: Matrix) -> PlaceReading:

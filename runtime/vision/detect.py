@@ -19,6 +19,8 @@ from feallm.runtime.contract.frame import Face, Frame, Image
 from feallm.runtime.contract.geometry import MEAN_POINTS_HAAR, FivePoints
 
 _LONGEST_PX = 640  # a larger frame is searched at this size
+SURE = 0.6  # YuNet's score from which a face counts
+_WILLING = 0.3  # YuNet's score for a second look at a photograph without a face
 _SHORTEST_PX = 16  # nothing narrower holds a face
 
 
@@ -69,7 +71,7 @@ class YuNetFinder:
     name = "yunet"
     mean_points = MEAN_POINTS_HAAR  # never used: YuNet gives points
 
-    def __init__(self, path: Path, *, score: float = 0.6) -> None:
+    def __init__(self, path: Path, *, score: float = SURE) -> None:
         if not os.path.isfile(path):  # False too where the path cannot even be looked up
             raise InputError(f"{path}: no such detector file")
         try:
@@ -78,14 +80,21 @@ class YuNetFinder:
                 self._detector.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
             raise InputError(f"{path}: not a YuNet detector: {error.err}") from error
+        self._score = score
 
     def find(self, frame: Frame) -> list[Face]:
-        """Boxes with five points and scores."""
+        """Boxes with five points and scores. A photograph in which there is none is looked at once
+        more, more willingly: what that finds is known by its lower score."""
         small, scale = _shrunk(frame)
         if small is None:
             return []
         self._detector.setInputSize((small.shape[1], small.shape[0]))
-        found = self._detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
+        bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+        found = self._detector.detect(bgr)[1]
+        if found is None and frame.still:
+            self._detector.setScoreThreshold(min(self._score, _WILLING))
+            found = self._detector.detect(bgr)[1]
+            self._detector.setScoreThreshold(self._score)
         faces: list[Face] = []
         for row in sorted([] if found is None else found.tolist(), key=lambda r: -r[2] * r[3]):
             x, y, w, h = (value / scale for value in row[:4])

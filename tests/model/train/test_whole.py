@@ -85,7 +85,7 @@ def test_train_export_analyze_and_evaluate(tiny, small, packed, feallm, tmp_path
 def test_stages_may_run_apart(tiny, small, packed, tmp_path):
     job = whole.Job("nano", (whole.Pack(packed),), tmp_path, 0, whole.Steps(2, 2, 2))
     assert whole.run(job, "text") is None
-    assert whole.run(job, "vision") is None
+    assert whole.run(job, "vision") == tmp_path / whole.EYES
     apart = whole.run(job, "align").read_bytes()
     together = whole.Job(
         "nano", (whole.Pack(packed),), tmp_path / "at once", 0, whole.Steps(2, 2, 2)

@@ -1,0 +1,137 @@
+"""Vision file, float -> int8: static QDQ, weights a channel, activations uint8.
+
+Left in float: products of two activations (attention; ONNX Runtime's fusions answer wrongly with
+them in int8, and say nothing), and the last layers, whose output would be cut off at the ranges
+that were seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feallm.model.vision import VisionNetwork
+from feallm.runtime.backends.base import (
+    AU_PROBABILITY,
+    EXPRESSION,
+    IMAGE,
+    PLACE_OUTPUTS,
+    TOKENS,
+    VISION_OUTPUTS,
+)
+from feallm.runtime.contract.errors import VerificationError
+
+MOST_APART = 0.02
+"""How far AU probabilities may lie from the float network's, on average."""
+LEAST_ALIKE = 0.95
+"""Share of faces whose first expression must be the float network's."""
+
+KINDS = ("Conv", "MatMul", "Gemm")
+_BATCH = 32
+
+
+class _Reader:
+    """Feeds crops to ONNX Runtime's calibration."""
+
+    def __init__(self, crops: NDArray[np.uint8]) -> None:
+        self._parts: Iterator[NDArray[np.uint8]] = iter(
+            np.array_split(crops, max(1, len(crops) // _BATCH))
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        part = next(self._parts, None)
+        return None if part is None else {IMAGE: part}
+
+
+def quantize(source: Path, crops: NDArray[np.uint8], out: Path) -> None:
+    """Write the int8 form of the float file `source`, with ranges of `crops` (N, H, W, 3)."""
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises what is done already
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.onnx"
+        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+        quantize_static(
+            str(ready),
+            str(out),
+            _Reader(crops),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(KINDS),
+            nodes_to_exclude=_floats(onnx.load(str(ready))),
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05},
+        )
+    model = onnx.load(str(out))
+    model.doc_string = ""
+    del model.metadata_props[:]
+    out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _floats(model: onnx.ModelProto) -> list[str]:  # type: ignore[name-defined]  # noqa: F821
+    """Names of the nodes that stay float."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    made = {name: node for node in model.graph.node for name in node.output}
+    constants |= {n for n, node in made.items() if node.op_type == "Constant"}
+    kept = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "MatMul" and not constants & set(node.input)
+    ]
+    heads = [name for name in (*VISION_OUTPUTS, *PLACE_OUTPUTS) if name != TOKENS]
+    there = {value.name for value in model.graph.output}
+    for name in heads:
+        if name in there:
+            kept += _last(name, made)
+    return sorted(set(kept))
+
+
+def _last(name: str, made: dict[str, object]) -> list[str]:
+    """The nearest layers with weights before an output."""
+    node = made.get(name)
+    if node is None:
+        return []
+    if node.op_type in KINDS:  # type: ignore[attr-defined]
+        return [node.name]  # type: ignore[attr-defined]
+    return [found for one in node.input for found in _last(one, made)]  # type: ignore[attr-defined]
+
+
+def agree(network: VisionNetwork, path: Path, crops: NDArray[np.uint8]) -> dict[str, float]:
+    """How far the int8 file's answers lie from torch's on crops (N, H, W, 3) that it was not
+    calibrated on; `VerificationError` where that is too far."""
+    import torch
+
+    from feallm.runtime.backends.onnx import OnnxVision
+
+    backend = OnnxVision(path)
+    found, wanted = [], []
+    for part in np.array_split(crops, max(1, len(crops) // _BATCH)):
+        answers = backend.run({IMAGE: part})
+        found.append((answers[AU_PROBABILITY], answers[EXPRESSION]))
+        with torch.no_grad():
+            exact = network.eval()(torch.from_numpy(part))
+        wanted.append((exact[0].numpy(), exact[2].numpy()))
+    aus, words = (np.concatenate(values) for values in zip(*found, strict=True))
+    true_aus, true_words = (np.concatenate(values) for values in zip(*wanted, strict=True))
+    apart = float(np.abs(aus - true_aus).mean())
+    alike = float((words.argmax(1) == true_words.argmax(1)).mean())
+    if not (apart <= MOST_APART and alike >= LEAST_ALIKE):
+        raise VerificationError(
+            f"{path.name}: AU probabilities lie {apart:.3f} from torch's on average (at most"
+            f" {MOST_APART}), {alike:.3f} of the expressions are the same (at least {LEAST_ALIKE})"
+        )
+    return {"au_apart": apart, "expressions_alike": alike}

@@ -1,0 +1,1 @@
+"""Measurements that chose how things are exported."""
