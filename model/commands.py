@@ -213,7 +213,8 @@ def train_size(
         Path | None, typer.Option(help="checkpoint whose answers are learnt beside the labels")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="checkpoint of this size whose weights are the first")
+        Path | None,
+        typer.Option(help="checkpoint whose weights are the first; this size or a smaller one"),
     ] = None,
     patterns: Annotated[
         bool, typer.Option("--patterns", help="rendered patterns teach the expression as well")

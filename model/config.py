@@ -23,6 +23,7 @@ class VisionConfig:
     table: Literal["named", "paper16"] = "named"
     skip: bool = True  # a way around the first cross-attention; docs/adr/0003
     tokens: int = 16
+    fold: int = 1  # the first convolution reads fold x fold pixels where it would read one
     place: int = 0  # channels of F_4 that reach the heads cell by cell; 0: no landmarks, no sides
 
     @property
@@ -93,7 +94,9 @@ SIZES: dict[str, Config] = {
     ),
     "edge": Config(
         "edge",
-        VisionConfig((16, 40, 96, 192), (0, 0, 1, 1), shrink=1, width=128, heads=4, place=32),
+        VisionConfig(
+            (24, 48, 96, 192), (1, 1, 2, 1), shrink=1, width=96, heads=4, fold=2, place=32
+        ),
         LanguageConfig(256, 3, 4, 512, vocabulary=768),
     ),
     "reference": Config(

@@ -34,11 +34,15 @@ class Encoder(Protocol):
 
 
 class ConvUnit(nn.Sequential):
-    """Convolution, batch norm, ReLU. The norm is folded into the convolution at export."""
+    """Convolution, batch norm, ReLU. The norm is folded into the convolution at export.
 
-    def __init__(self, inside: int, outside: int, *, stride: int = 1) -> None:
+    `fold`: on maps that many times as large, each of the 3 x 3 weights spread over fold x fold
+    cells: the finer map is read at the price of the coarser one.
+    """
+
+    def __init__(self, inside: int, outside: int, *, stride: int = 1, fold: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+            nn.Conv2d(inside, outside, 3 * fold, stride * fold, fold, bias=False),
             nn.BatchNorm2d(outside),
             nn.ReLU(inplace=True),
         )
@@ -59,7 +63,8 @@ class Residual(nn.Module):
 
 
 class PlainEncoder(nn.Module):
-    """Plain 3 x 3 convolutions: four levels, each half the size of the one before."""
+    """Plain 3 x 3 convolutions: four levels, each half the size of the one before. With `fold` the
+    first convolution reads a picture of fold times the size."""
 
     def __init__(
         self,
@@ -68,12 +73,15 @@ class PlainEncoder(nn.Module):
         *,
         rows: int,
         columns: int,
+        fold: int = 1,
     ) -> None:
         super().__init__()
         stages, levels, inside = [], [], 1
+        rows, columns = rows // fold, columns // fold
         for width, count in zip(channels, blocks, strict=True):
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
-            stage = [ConvUnit(inside, width, stride=2), *(Residual(width) for _ in range(count))]
+            first = ConvUnit(inside, width, stride=2, fold=1 if stages else fold)
+            stage = [first, *(Residual(width) for _ in range(count))]
             stages.append(nn.Sequential(*stage))
             levels.append(Level(width, rows, columns))
             inside = width

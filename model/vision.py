@@ -56,7 +56,7 @@ class VisionNetwork(nn.Module):
         self.pixels = Pixels(shrink=config.shrink)
         rows, columns = CROP.height_px // config.shrink, CROP.width_px // config.shrink
         self.encoder = encoder or PlainEncoder(
-            config.channels, config.blocks, rows=rows, columns=columns
+            config.channels, config.blocks, rows=rows, columns=columns, fold=config.fold
         )
         levels, width = self.encoder.levels, config.width
         self.lca = LocalClueAggregator(config.regions, levels[0], levels[1], width, config.heads)

@@ -18,6 +18,7 @@ from feallm.model.data.pack import Faces
 from feallm.model.evaluate.metrics import auc
 from feallm.model.train.batches import Batch, Crops, Mix, ahead, still
 from feallm.model.train.distil import Teacher
+from feallm.model.train.grow import grow
 from feallm.model.train.run import Average, Plan, Run
 from feallm.model.train.team import Team
 from feallm.model.vision import Place, Seen, VisionNetwork
@@ -103,15 +104,15 @@ def train(
 ) -> tuple[VisionNetwork, dict[str, float]]:
     """Train, or go on training, in `folder`; returns the averaged network and its thresholds.
 
-    `teacher`: a trained network whose answers are learnt beside the labels; `start`: one of this
-    size whose weights are the first.
+    `teacher`: a trained network whose answers are learnt beside the labels; `start`: one
+    whose weights are the first, of this size or smaller.
     """
     team = Team.join(recipe.device)
     rows, held = split(faces)
     torch.manual_seed(plan.seed)
     network = VisionNetwork(config.vision, config.language.width)
     if start is not None:
-        network.load_state_dict(start.state_dict())
+        grow(network, start)
     # torch runs this form of `to`, but its stub does not know it.
     network.to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Average(network, recipe.average)
