@@ -157,7 +157,7 @@ def _fields(
         "aus_sided": list(checkpoint.aus_sided),
         "expressions": list(EXPRESSIONS),
         "thresholds": checkpoint.thresholds,
-        "intensity_calibrated": False,
+        "intensity_calibrated": "calibrated_on" in training,
         "artifacts": artifacts,
         "vision": "vision",
         "language": language,

@@ -72,7 +72,21 @@ def read(data: Path, name: str) -> Labelled:
         stand_in = np.asarray(~np.isfinite(points5).all((1, 2)))
     if expression is None and au is None:
         raise InputError(f"{path}: neither votes, expression nor au in it")
-    return Labelled(path, images, expression, au, points5, stand_in)
+    return Labelled(
+        path, images, expression, au, points5, stand_in, _copies(path, arrays.get("dup_group"))
+    )
+
+
+def _copies(path: Path, groups: NDArray[Any] | None) -> dict[str, NDArray[np.str_]]:
+    """Which faces have a near copy in `train.npz` beside the file, where both name their groups of
+    copies: what was trained on should not be scored as if it were new."""
+    train = path.with_name("train.npz")
+    if groups is None or path == train or not train.is_file():
+        return {}
+    known = archive.read(train).get("dup_group")
+    if known is None:
+        return {}
+    return {"near copy in train": np.where(np.isin(groups, known), "yes", "no")}
 
 
 def _shaped(path: Path, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

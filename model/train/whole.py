@@ -43,10 +43,11 @@ class Steps:
 STEPS = {
     "nano": Steps(6500, 900, 1500),
     "teacher": Steps(10000, 900, 1500),
-    "edge": Steps(40000, 8000, 12000),
+    "edge": Steps(8500, 700, 1000),
     "reference": Steps(60000, 12000, 16000),
 }
-"""About an hour on two cores for `nano`; the others are for a GPU and were not run yet."""
+"""Under an hour on two cores for `nano` and `teacher`, two for `edge`; `reference` is for a GPU and
+was not run yet."""
 
 
 @dataclass(frozen=True, slots=True)

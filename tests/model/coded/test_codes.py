@@ -152,8 +152,10 @@ def test_the_command_without_codes_is_one_line(feallm, tmp_path, monkeypatch):
     assert (code, out, err.count("\n")) == (3, "", 1) and "codes_a.csv: no such file" in err
 
 
-@pytest.mark.parametrize("part, readers", [("test", "ab"), ("train", "c")])
-def test_the_committed_codes_are_of_the_committed_lists(part, readers):
+@pytest.mark.parametrize(
+    "part, readers, count", [("test", "ab", 150), ("train", "c", 150), ("neutral", "de", 100)]
+)
+def test_the_committed_codes_are_of_the_committed_lists(part, readers, count):
     ids = [face.id for face in faces.listed(part)]
     for reader in readers:
-        assert codes.read(faces.FOLDER / f"codes_{reader}.csv").of(ids).values.shape == (150, 15)
+        assert codes.read(faces.FOLDER / f"codes_{reader}.csv").of(ids).values.shape == (count, 15)

@@ -80,3 +80,86 @@ def test_no_picture_is_in_both_committed_lists():
 def test_the_detector_is_missing(shared):
     with pytest.raises(InputError, match="yunet_2023mar.onnx: no such detector file"):
         faces.Points(shared[0])
+
+
+# ---- the list of faces at rest
+
+
+@pytest.fixture(scope="module")
+def resting():
+    return faces.listed("neutral")
+
+
+def test_a_hundred_faces_at_rest(resting):
+    assert [face.id for face in resting] == [f"N{k:03d}" for k in range(1, 101)]
+    sources = [face.source for face in resting]
+    assert (sources.count("london"), sources.count("lfw")) == (50, 50)
+    assert len({(face.source, face.name) for face in resting}) == 100
+    assert {face.expression for face in resting} == {"neutral"}
+    assert all(np.isfinite(face.points5).all() for face in resting)
+
+
+def test_faces_at_rest_are_of_people_that_no_training_sees(resting):
+    london = [face.name for face in resting if face.source == "london"]
+    assert all(name.endswith("_neutral") and int(name[:3]) % 2 == 0 for name in london)
+    trained = {(face.source, face.name) for face in faces.listed("train")}
+    assert not trained & {(face.source, face.name) for face in resting}
+
+
+def test_readers_do_not_see_blocks_of_one_source(resting):
+    london = np.array([face.source == "london" for face in resting])
+    assert (london[1:] != london[:-1]).sum() > 30  # of 99; two blocks would change once
+
+
+def test_ids_are_of_one_list_alone(resting):
+    every = [face.id for part in ("test", "train") for face in faces.listed(part)]
+    assert not set(every) & {face.id for face in resting}
+    assert {face[0] for face in every} == {"T", "D"}
+
+
+@pytest.fixture
+def people(tmp_path, tiny, monkeypatch):
+    """Shared data of six people of London and six of LFW, of whom some may be trained on."""
+    images = [tiny.webp(picture) for picture in tiny.pictures(6)]
+    (tmp_path / "london").mkdir()
+    (tmp_path / "lfw").mkdir()
+    for person in ("001", "002", "003", "004", "006", "008"):
+        for word in ("neutral", "smiling"):
+            (tmp_path / "london" / f"{person}_{word}.webp").write_bytes(images[0])
+    for file, names, test, expression in (
+        ("lfw", "A_1 A_2 B_1 C_1", [1, 1, 0, 1], [0, 0, 0, 1]),
+        ("lfw_more", "D_1 E_1", [1, 1], [0, 0]),
+    ):
+        count = len(test)
+        np.savez(
+            tmp_path / "lfw" / f"{file}.npz",
+            images=np.frombuffer(b"".join(images[:count]), np.uint8),
+            offsets=np.cumsum([0, *map(len, images[:count])]),
+            names=np.array(names.split()),
+            test=np.array(test, bool),
+            expression=np.array(expression, np.int8),
+        )
+
+    class Finder:
+        """Finds every face but those of 004 and E."""
+
+        def __init__(self, shared):
+            pass
+
+        def find(self, source, name):
+            return None if name in ("004_neutral", "lfw_more:1") else np.ones((5, 2))
+
+    monkeypatch.setattr(faces, "Points", Finder)
+    monkeypatch.setitem(faces.QUOTAS, "neutral", {"london": 3, "lfw": 2})
+    return tmp_path
+
+
+def test_faces_at_rest_are_drawn_of_neutral_words_alone(people):
+    """Of London's even people with a face, of LFW's test people each once: A and D."""
+    drawn = faces.draw(people, "neutral")
+    assert [face.id for face in drawn] == [f"N{k:03d}" for k in range(1, 6)]
+    london = {face.name for face in drawn if face.source == "london"}
+    assert london == {"002_neutral", "006_neutral", "008_neutral"}
+    assert {face.name for face in drawn if face.source == "lfw"} == {"lfw:0", "lfw_more:0"}
+    assert {face.expression for face in drawn} == {"neutral"}
+    assert [f.name for f in faces.draw(people, "neutral")] == [f.name for f in drawn]

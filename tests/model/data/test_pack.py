@@ -83,3 +83,35 @@ def test_the_index_names_sources_and_licences(tiny, tmp_path):
     pack.write([tiny.rows(4, name="faces")], tmp_path)
     (origin,) = json.loads((tmp_path / pack.INDEX).read_text())["origins"]
     assert origin == {"name": "faces", "licence": "none: random", "rows": 4, "sha256": "0" * 64}
+
+
+@pytest.fixture
+def with_pattern(tiny, tmp_path):
+    """A pack of two parts, the second of renders: as the renderer writes them, with `pattern`."""
+    folder = tmp_path / "renders"
+    _, part = pack.write([tiny.rows(3, name="a"), tiny.rows(4, seed=1, name="b")], folder)
+    with np.load(part) as file:
+        arrays = dict(file)
+    np.savez(part, **arrays, pattern=np.array([-1, 0, 7, 3], np.int8))
+    index = json.loads((folder / pack.INDEX).read_text())
+    index["parts"][1]["sha256"] = pack.sha256(part)
+    (folder / pack.INDEX).write_text(json.dumps(index))
+    return folder
+
+
+def test_the_pattern_of_a_render_is_kept(with_pattern):
+    faces = pack.read(with_pattern)
+    assert faces.pattern.tolist() == [-1, -1, -1, -1, 0, 7, 3]  # photographs come from none
+    assert faces.pattern.dtype == np.int8
+    assert pack.read(with_pattern, 6).pattern.tolist() == [-1, -1, -1, -1, 0, 7]
+
+
+def test_patterns_stay_with_their_rows_when_packs_are_joined(tiny, with_pattern, tmp_path):
+    pack.write([tiny.rows(2, seed=2)], tmp_path / "photos")
+    renders, photos = pack.read(with_pattern), pack.read(tmp_path / "photos")
+    assert photos.pattern.tolist() == [-1, -1]
+    both = pack.join([photos, renders, photos])
+    assert both.pattern.tolist() == [-1, -1, *renders.pattern, -1, -1]
+    assert both.source.tolist() == [0] * 2 + [1] * 7 + [2] * 2
+    assert len(both.pictures) == len(both.group) == len(both.pattern)
+    assert pack.join([renders]).pattern.tolist() == renders.pattern.tolist()

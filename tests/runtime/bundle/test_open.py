@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from feallm.runtime.bundle.open import open_bundle, shipped_path
+from feallm.runtime.bundle.open import SHIPPED, open_bundle, shipped_path
 from feallm.runtime.contract.errors import BundleError
 from feallm.runtime.contract.manifest import MANIFEST
 
@@ -70,6 +70,33 @@ def test_the_shipped_bundle_opens():
     bundle = open_bundle()
     assert bundle.root == shipped_path()
     assert sum(path.stat().st_size for path in bundle.root.iterdir()) <= 12_000_000
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_bundle_by_its_name(name, tmp_path, monkeypatch):
+    if not shipped_path(name).is_dir():
+        pytest.skip("this checkout ships no bundle yet")
+    monkeypatch.chdir(tmp_path)
+    for given in (name, Path(name)):
+        assert open_bundle(given).root == shipped_path(name)
+    assert shipped_path() == shipped_path(SHIPPED[0])
+    with pytest.raises(BundleError, match="not a bundle"):
+        open_bundle(tmp_path / name)  # a name is no part of a path
+
+
+def test_a_folder_of_a_shipped_bundles_name_comes_first(copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / SHIPPED[0]).mkdir()
+    assert refusal(SHIPPED[0]).startswith(f"{SHIPPED[0]}: not a bundle")
+    (tmp_path / SHIPPED[0]).rmdir()
+    copy.rename(tmp_path / SHIPPED[0])
+    bundle = open_bundle(SHIPPED[0])
+    assert bundle.root == Path(SHIPPED[0]) and bundle.manifest.name == "toy"
+
+
+def test_names_that_are_not_shipped_are_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "not a bundle" in refusal("huge")
 
 
 def flipped(path):

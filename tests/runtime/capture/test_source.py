@@ -275,3 +275,14 @@ def test_the_shared_clips(name, count, fps):
     times = [f.time_s for f in frames(source(CLIPS / name))]
     assert times == pytest.approx([i / fps for i in range(count)], abs=1e-3)
     assert all(math.isfinite(t) for t in times)
+
+
+# ---- which of them may be looked at twice
+
+
+def test_a_picture_is_a_photograph_and_a_frame_of_a_video_is_not(tmp_path):
+    (tmp_path / "x.mp4").write_bytes(encoded(".png"))  # the suffix does not matter
+    (photo,) = frames(source(tmp_path / "x.mp4"))
+    assert photo.still is True
+    found = list(frames(source(clip(tmp_path / "x.png.avi", 4, codec="MJPG"))))
+    assert [frame.still for frame in found] == [False] * 4

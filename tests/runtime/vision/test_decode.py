@@ -167,3 +167,20 @@ def test_places_are_all_there_or_none(placed, name):
 def test_without_expression(outputs, manifest):
     reading = decode.reading(outputs, 0, FACE, manifest, expression=False)
     assert reading.expression is None and reading.aus["AU12"] is not None
+
+
+def test_own_points_are_the_means_of_eyes_nose_and_corners_of_the_mouth(placed):
+    """The crop was enlarged twice and moved by (4, 9): back in the frame by hand."""
+    marks = placed[LANDMARKS][1].astype(float)
+    five = [marks[36:42].mean(0), marks[42:48].mean(0), marks[30], marks[48], marks[54]]
+    found = decode.own_points(placed, 1, turned(0))
+    assert found.shape == (5, 2) and found.dtype == np.float64
+    np.testing.assert_allclose(found, (np.array(five) - [4, 9]) / 2, rtol=1e-6)
+
+
+def test_own_points_turn_back_with_the_crop(placed):
+    """A quarter turn clockwise brings (x, y) to (-y, x): the way back is (y, -x)."""
+    nose = placed[LANDMARKS][0, 30].astype(float)
+    found = decode.own_points(placed, 0, turned(90, scale=1))[2]
+    x, y = nose - [4, 9]
+    np.testing.assert_allclose(found, (y, -x), rtol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from feallm.runtime.contract.errors import BackendError, InputError
 from feallm.runtime.contract.frame import Frame
 from feallm.runtime.vision import align
-from feallm.runtime.vision.detect import HaarFinder, YuNetFinder
+from feallm.runtime.vision.detect import SURE, HaarFinder, YuNetFinder
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +90,95 @@ def test_no_file(tmp_path, capfd):
     assert "no such detector file" in refusal(tmp_path / "yunet.onnx", capfd)
     assert "no such detector file" in refusal(tmp_path, capfd)
     refusal(tmp_path / ("x" * 300), capfd)
+
+
+class Shy:
+    """Stands in for OpenCV's detector: one face of a score, found from its threshold on."""
+
+    def __init__(self, score):
+        self.score, self.least, self.asked = score, None, []
+
+    def setInputSize(self, size):  # noqa: N802  OpenCV's name
+        self.size = size
+
+    def setScoreThreshold(self, least):  # noqa: N802
+        self.least = least
+
+    def detect(self, picture):
+        self.asked.append(self.least)
+        if self.score < self.least:
+            return 1, None
+        points = [30, 40, 50, 40, 40, 50, 32, 60, 48, 60]
+        return 1, np.array([[20, 20, 40, 50, *points, self.score]], np.float32)
+
+
+@pytest.fixture
+def shy(monkeypatch, tmp_path):
+    """A finder and the detector behind it, which has a face of this score."""
+    (tmp_path / "yunet.onnx").write_bytes(b"never read")
+
+    def of(best, **options):
+        made = Shy(best)
+
+        def create(path, config, size, least, overlap):
+            made.least = least
+            return made
+
+        monkeypatch.setattr(cv2.FaceDetectorYN, "create", create)
+        finder = YuNetFinder(tmp_path / "yunet.onnx", **options)
+        made.asked.clear()  # the look that tried the file
+        return finder, made
+
+    return of
+
+
+PICTURE = np.full((100, 200, 3), 90, np.uint8)
+PHOTO, VIDEO = Frame(PICTURE, "a.jpg", still=True), Frame(PICTURE, "a.mp4")
+
+
+def test_a_photograph_without_a_sure_face_is_looked_at_again(shy):
+    finder, detector = shy(0.4)
+    (face,) = finder.find(PHOTO)
+    assert detector.asked == [SURE, 0.3]
+    assert face.score == pytest.approx(0.4) and face.score < SURE
+    assert face.box == (20, 20, 60, 70) and face.points[1].tolist() == [50, 40]
+    assert finder.find(VIDEO) == []  # the threshold is the sure one again
+    assert detector.asked == [SURE, 0.3, SURE]
+
+
+def test_a_frame_of_a_video_is_looked_at_once(shy):
+    finder, detector = shy(0.4)
+    assert finder.find(VIDEO) == finder.find(VIDEO) == []
+    assert detector.asked == [SURE, SURE]
+
+
+def test_a_sure_face_needs_no_second_look(shy):
+    finder, detector = shy(0.61)
+    assert [len(finder.find(frame)) for frame in (PHOTO, VIDEO)] == [1, 1]
+    assert detector.asked == [SURE, SURE]
+
+
+def test_a_photograph_may_have_no_face_at_all(shy):
+    finder, detector = shy(0.29)
+    assert finder.find(PHOTO) == finder.find(PHOTO) == []
+    assert detector.asked == [SURE, 0.3, SURE, 0.3]
+
+
+def test_the_second_look_is_never_the_less_willing_one(shy):
+    finder, detector = shy(0.15, score=0.2)
+    assert finder.find(PHOTO) == [] and detector.asked == [0.2, 0.2]
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not beside the checkout")
+def test_yunet_looks_at_a_photograph_twice():
+    """Nothing is as sure as .99: what is found then was found by the second look."""
+    finder = YuNetFinder(DATA / "detector" / "face_detection_yunet_2023mar.onnx", score=0.99)
+    bgr = cv2.imread(str(DATA / "clips" / "portrait.jpg"))
+    portrait = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    assert find(finder, portrait) == []
+    (face,) = finder.find(Frame(portrait, "portrait.jpg", still=True))
+    assert SURE < face.score < 0.99 and face.points.shape == (5, 2)
+    assert find(finder, portrait) == []
+    nobody = np.full_like(portrait, 128)
+    assert finder.find(Frame(nobody, "gray.png", still=True)) == []
