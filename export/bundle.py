@@ -124,6 +124,12 @@ def _artifact(folder: Path, file: str, kind: str, precision: str) -> dict[str, A
     }
 
 
+def _calibrated(checkpoint: Checkpoint) -> bool:
+    """Whether every trained AU's intensity was fitted."""
+    fitted = checkpoint.training.get("calibrated_on", {}).get("intensities", [])
+    return bool(checkpoint.aus_trained) and set(checkpoint.aus_trained) <= set(fitted)
+
+
 def _fields(
     checkpoint: Checkpoint, source_sha256: str, artifacts: dict[str, Any], name: str | None
 ) -> dict[str, Any]:
@@ -157,7 +163,7 @@ def _fields(
         "aus_sided": list(checkpoint.aus_sided),
         "expressions": list(EXPRESSIONS),
         "thresholds": checkpoint.thresholds,
-        "intensity_calibrated": "calibrated_on" in training,
+        "intensity_calibrated": _calibrated(checkpoint),
         "artifacts": artifacts,
         "vision": "vision",
         "language": language,

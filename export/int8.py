@@ -59,7 +59,9 @@ def quantize(source: Path, crops: NDArray[np.uint8], out: Path) -> None:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises what is done already
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it advises what is done already
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.onnx"
         quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
@@ -76,8 +78,12 @@ def quantize(source: Path, crops: NDArray[np.uint8], out: Path) -> None:
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05},
         )
+    root.setLevel(level)
     model = onnx.load(str(out))
     model.doc_string = ""
+    own = [one for one in model.opset_import if one.domain in ("", "ai.onnx")]
+    del model.opset_import[:]
+    model.opset_import.extend(own)
     del model.metadata_props[:]
     out.write_bytes(model.SerializeToString(deterministic=True))
 

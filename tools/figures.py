@@ -61,7 +61,7 @@ def lines(of: dict[str, dict[str, Any]]) -> dict[str, str]:
             valid["slices"]["near copy in train"]["no"]["accuracy"]
         ),
         "macro F1": number(expression["macro_f1"]),
-        "through `analyze` (YuNet 0.6, second look 0.3): accuracy, misses wrong": number(
+        "through `analyze` (YuNet 0.6, second look 0.4): accuracy, misses wrong": number(
             through["accuracy"]
         ),
         "of the faces found": f"{number(through['accuracy_found'])} of {through['found']}",

@@ -43,6 +43,8 @@ def score(
     if data.expression is None:
         raise UsageError("--detector: this split has no expressions")
     rows = np.flatnonzero(data.expression >= 0)
+    if not len(rows):
+        raise UsageError("--detector: no face of this split has an expression")
     answers, second = np.full(len(rows), -1), 0
     for k, i in enumerate(rows):
         picture = archive.picture(data.path, int(i), data.images[i], cv2.IMREAD_COLOR)

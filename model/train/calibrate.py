@@ -51,22 +51,25 @@ class Evidence:
     resting: Floats
 
 
-def threshold(of: Evidence, k: int) -> float:
-    """The threshold of AU number `k`."""
+def threshold(of: Evidence, k: int, known: float) -> float:
+    """The threshold of AU number `k`; `known` where nothing speaks for another."""
     truth = of.rendered_truth[:, k]
     sure = (truth >= clear.PRESENT) | (truth <= clear.ABSENT)
-    known = np.isfinite(of.coded_truth[:, k])
-    seen = of.coded_truth[known, k] == 1
+    coded_here = np.isfinite(of.coded_truth[:, k])
+    seen = of.coded_truth[coded_here, k] == 1
     asked = seen.sum() >= FEW
+    clearly = bool((truth[sure] >= clear.PRESENT).any())
+    if not clearly and not asked:
+        return known
     score = np.zeros(len(GRID))
     for i, least in enumerate(GRID):
         parts = []
-        if (truth[sure] >= clear.PRESENT).any():
+        if clearly:
             called = of.rendered[sure, k] >= least
             parts.append(metrics.f1(called, truth[sure] >= clear.PRESENT))
         if asked:
-            parts.append(metrics.f1(of.coded[known, k] >= least, seen))
-        score[i] = np.mean(parts) if parts else 0.0
+            parts.append(metrics.f1(of.coded[coded_here, k] >= least, seen))
+        score[i] = np.mean(parts)
         if len(of.resting) and AU_KEYS[k] not in OPEN_AT_REST:
             score[i] -= ALARM_WEIGHT * float((of.resting[:, k] >= least).mean())
     return round(float(GRID[score.argmax()]), 2)
@@ -97,16 +100,18 @@ def calibrated(
     rendered = np.asarray(np.isfinite(faces.place["pose_deg"]).all(1))
     chosen = rng.permutation(held[rendered[held]])[: 2 * CALIBRATION_ROWS]
     truth = faces.au_sides[chosen].clip(0, INTENSITY_MAX)
-    seen = outputs(network, still(faces, chosen, at_points=True))
+    folded: list[str] = []
+    probability = np.zeros((0, N_AUS))
     if len(chosen):
-        _fold(network, seen, truth)
+        seen = outputs(network, still(faces, chosen, at_points=True))
+        folded, probability = _fold(network, seen, truth), _probability(seen)
     neutral = faces.expression.argmax(1) == EXPRESSION_INDEX["neutral"]
     neutral &= (faces.expression.max(1) > 0.75) & ~rendered
     resting = held[neutral[held]]
     real = coded.labelled(data, "train")
     rows = np.flatnonzero(np.isin(real.slices["source"], sources))
     evidence = Evidence(
-        _probability(seen),
+        probability,
         truth.max(2).astype(np.float64),
         _read(network, real, rows),
         np.zeros((0, N_AUS)) if real.au is None else real.au[rows],
@@ -114,12 +119,16 @@ def calibrated(
         if len(resting)
         else np.zeros((0, N_AUS)),
     )
-    thresholds = {key: threshold(evidence, AU_INDEX[key]) for key in checkpoint.aus_trained}
+    thresholds = {
+        key: threshold(evidence, AU_INDEX[key], checkpoint.thresholds[key])
+        for key in checkpoint.aus_trained
+    }
     facts = checkpoint.training | {
         "calibrated_on": {
             "renders": len(chosen),
             "coded-train": len(rows),
             "at rest": len(resting),
+            "intensities": folded,
         }
     }
     return replace(checkpoint, thresholds=thresholds, training=facts)
@@ -137,8 +146,9 @@ def _read(network: VisionNetwork, labelled: sets.Labelled, rows: NDArray[np.int6
 
 
 @torch.no_grad()
-def _fold(network: VisionNetwork, seen: Seen, truth: NDArray[np.float32]) -> None:
-    """Put each AU's line into the last layer, both sides alike."""
+def _fold(network: VisionNetwork, seen: Seen, truth: NDArray[np.float32]) -> list[str]:
+    """Put each AU's line into the last layer, both sides alike; the AUs that have one."""
+    folded = []
     read = seen.intensity.clamp(0, INTENSITY_MAX).numpy().max(2)
     strongest = truth.max(2)
     for k in range(N_AUS):
@@ -152,3 +162,5 @@ def _fold(network: VisionNetwork, seen: Seen, truth: NDArray[np.float32]) -> Non
             network.intensity_head.weight[2 * k + side] *= scale
             bias = network.intensity_head.bias
             bias[2 * k + side] = bias[2 * k + side] * scale + shift
+        folded.append(AU_KEYS[k])
+    return folded

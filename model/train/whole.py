@@ -123,7 +123,11 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
     if job.patterns:
         faces = expressed(faces)
     trained = labelled_aus(faces)
-    _same_job(job)
+    team = Team.join(job.device)
+    if team.size > 1 and stage != "vision":
+        raise UsageError("several processes train the eyes alone", hint="--stage vision")
+    if team.first:
+        _same_job(job)
     vision = language = None
     thresholds: dict[str, float] = {}
     if stage == "vision":  # needs no library of the words

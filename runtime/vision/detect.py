@@ -20,7 +20,7 @@ from feallm.runtime.contract.geometry import MEAN_POINTS_HAAR, FivePoints
 
 _LONGEST_PX = 640  # a larger frame is searched at this size
 SURE = 0.6  # YuNet's score from which a face counts
-_WILLING = 0.3  # YuNet's score for a second look at a photograph without a face
+_WILLING = 0.4  # YuNet's score for a second look at a photograph without a face
 _SHORTEST_PX = 16  # nothing narrower holds a face
 
 

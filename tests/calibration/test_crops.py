@@ -27,7 +27,7 @@ def faces():
     points = points_in_box((0, 0, 48, 48), MEAN_POINTS_CROP).astype(np.float32)
     points = np.tile(points, (count, 1, 1))
     expression = np.zeros((count, 8), np.float32)
-    expression[: COUNT, 0] = 1
+    expression[:COUNT, 0] = 1
     expression[5:COUNT:6] = np.eye(8)[1]  # one in six is happy
     sides = np.full((count, N_AUS, 2), np.nan, np.float32)
     sides[COUNT:, :3] = rng.uniform(0, 5, (COUNT, 3, 2))

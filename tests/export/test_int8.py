@@ -102,9 +102,7 @@ def test_each_channel_has_its_own_scale(graph):
 
 def test_products_of_two_activations_stay_float(graph):
     computed = [
-        node
-        for node in graph.of("MatMul")
-        if not any(graph.is_weight(name) for name in node.input)
+        node for node in graph.of("MatMul") if not any(graph.is_weight(name) for name in node.input)
     ]
     others = [node for node in graph.of("MatMul") if node not in computed]
     assert len(computed) >= 4  # two an attention
@@ -287,7 +285,9 @@ def test_the_command_measures_on_a_pack(ready, packed, feallm, tmp_path):
         "export", "--checkpoint", ready, "--out", out, "--pack", packed, "--name", "small"
     )
     assert code == 0, err
-    assert ["vision", "vision.int8.onnx", "int8"] in [line.split()[:3] for line in text.splitlines()]
+    assert ["vision", "vision.int8.onnx", "int8"] in [
+        line.split()[:3] for line in text.splitlines()
+    ]
     assert sorted(path.name for path in out.iterdir()) == [
         "language.gguf",
         "manifest.json",

@@ -27,7 +27,7 @@ def outputs():
 
 @pytest.fixture
 def excused():
-    """A reader saw AU4 on the first and the third face, AU12 on the last, which does not have it."""
+    """A reader saw AU4 on the first and the third face, and AU12 on the last, where none is."""
     seen = np.zeros((4, N_AUS), bool)
     seen[[0, 2], AU_INDEX["AU4"]] = True
     seen[3, AU_INDEX["AU12"]] = True

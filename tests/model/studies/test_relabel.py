@@ -9,8 +9,11 @@ torch = pytest.importorskip("torch", reason="the study needs torch")
 
 from safetensors.torch import save_file  # noqa: E402  torch first
 
+from feallm.model.data import pack  # noqa: E402
 from feallm.model.studies.renders import crops, relabel, train  # noqa: E402
 from feallm.model.studies.renders.network import SmallNetwork  # noqa: E402
+
+NAN = np.nan
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +57,54 @@ def test_the_new_pack_has_the_same_pictures_and_no_votes(
     (part,) = (tmp_path / "new").glob("*.npz")
     with np.load(part) as file:
         assert not file["votes"].any() and not file["expression"].any()
+
+
+BLENDS = {
+    "both are near the border": (1.0, 0.0, 0.5),
+    "one sure of it, one of the opposite": (5.0, 0.0, 7 / 6),  # (7/3 + 0) / 2: cut to a logit's
+    "far below the border is no surer than a third": (1.0, -4.0, 1 / 3),
+    "both are cut": (9.0, -9.0, 1.0),
+    "both are sure: the new intensity": (3.5, 5.0, 3.5),
+    "both are barely sure": (2.0, 2.0, 2.0),
+    "one is barely not": (1.9, 2.4, (1.9 + 7 / 3) / 2),
+    "only the new one knows": (4.5, NAN, 4.5),
+    "only the old one knows": (NAN, -3.0, -3.0),
+    "nobody knows": (NAN, NAN, NAN),
+}
+
+
+@pytest.mark.parametrize("mine, theirs, expected", BLENDS.values(), ids=BLENDS.keys())
+def test_two_teachers_are_blended(mine, theirs, expected):
+    found = relabel.blended(np.full((1, 20, 2), mine), np.full((1, 20, 2), theirs))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.full((1, 20, 2), expected), rtol=1e-6)
+
+
+def test_each_label_is_blended_by_its_own():
+    mine, theirs, expected = (np.array(column) for column in zip(*BLENDS.values(), strict=True))
+    given = mine.copy(), theirs.copy()
+    found = relabel.blended(mine.reshape(1, 5, 2), theirs.reshape(1, 5, 2))
+    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
+    np.testing.assert_array_equal((mine, theirs), given)
+
+
+def test_the_kept_pack_is_the_first_with_labels_of_both(tiny, network, tmp_path, capsys):
+    """One face in seven has no points: there the network reads nothing."""
+    sources = [tiny.rows(9, name="a"), tiny.rows(6, seed=1, name="b")]
+    pack.write(sources, tmp_path / "first")
+    weights = tmp_path / "w.safetensors"
+    save_file({key: value.half() for key, value in network.state_dict().items()}, weights)
+    relabel.kept(weights, tmp_path / "first", tmp_path / "second")
+    assert "15 photographs, 12 with labels of w.safetensors" in capsys.readouterr().out
+    before, after = pack.read(tmp_path / "first"), pack.read(tmp_path / "second")
+    for name in pack.ROW_ARRAYS:
+        if name != "au_sides":
+            np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert after.origins == before.origins
+    for old, new in zip(before.pictures, after.pictures, strict=True):
+        np.testing.assert_array_equal(new, old)
+    found = np.isfinite(before.points5).all((1, 2))
+    assert np.isfinite(after.au_sides[found]).all()
+    np.testing.assert_array_equal(after.au_sides[~found], before.au_sides[~found])
+    known = np.isfinite(before.au_sides) & found[:, None, None]
+    assert (after.au_sides[known] != before.au_sides[known]).any()

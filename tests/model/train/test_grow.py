@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from feallm.model.config import VisionConfig
 from feallm.model.train.grow import grow
 from feallm.model.vision import VisionNetwork

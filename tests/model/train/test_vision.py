@@ -221,3 +221,16 @@ def test_a_student_comes_nearer_to_its_teacher(tiny, faces, tmp_path, log_lines)
     again, _ = eyes.train(config, faces, tmp_path, plan, recipe, teacher)
     for name, value in network.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_the_first_weights_are_those_of_the_start(tiny, faces, tmp_path):
+    """One step at no rate: what comes out is what went in, but for the temperature."""
+    start = tiny.vision(seed=3)
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    plan = Plan(1, 0.0, 1, 1)
+    network, _ = eyes.train(tiny.CONFIG, faces, tmp_path, plan, RECIPE, start=start)
+    found = network.state_dict()
+    for name, value in before.items():
+        if name != "temperature":
+            assert torch.equal(found[name], value), name
+        assert torch.equal(start.state_dict()[name], value), name  # it is not trained itself
