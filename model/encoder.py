@@ -76,7 +76,8 @@ class PlainEncoder(nn.Module):
         fold: int = 1,
     ) -> None:
         super().__init__()
-        stages, levels, inside = [], [], 1
+        stages: list[nn.Module] = []
+        levels, inside = [], 1
         rows, columns = rows // fold, columns // fold
         for width, count in zip(channels, blocks, strict=True):
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
