@@ -11,6 +11,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,9 @@ MOST_APART = 0.02
 """How far AU probabilities may lie from the float network's, on average."""
 LEAST_ALIKE = 0.95
 """Share of faces whose first expression must be the float network's."""
+
+if TYPE_CHECKING:
+    import onnx
 
 KINDS = ("Conv", "MatMul", "Gemm")
 _BATCH = 32
@@ -88,32 +92,47 @@ def quantize(source: Path, crops: NDArray[np.uint8], out: Path) -> None:
     out.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _floats(model: onnx.ModelProto) -> list[str]:  # type: ignore[name-defined]  # noqa: F821
+def _floats(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that stay float."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     made = {name: node for node in model.graph.node for name in node.output}
-    constants |= {n for n, node in made.items() if node.op_type == "Constant"}
-    kept = [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "MatMul" and not constants & set(node.input)
-    ]
-    heads = [name for name in (*VISION_OUTPUTS, *PLACE_OUTPUTS) if name != TOKENS]
+    kept: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            weights = [constants[name] for name in node.input if name in constants]
+            # A mirror moves numbers and must not round them.
+            if not weights or _moves_only(numpy_helper.to_array(weights[0])):
+                kept.add(node.name)
+    no_layers = frozenset(kept)
     there = {value.name for value in model.graph.output}
+    heads = [name for name in (*VISION_OUTPUTS, *PLACE_OUTPUTS) if name != TOKENS]
     for name in heads:
         if name in there:
-            kept += _last(name, made)
-    return sorted(set(kept))
+            kept |= _last(name, made, no_layers)
+    return sorted(kept)
 
 
-def _last(name: str, made: dict[str, object]) -> list[str]:
-    """The nearest layers with weights before an output."""
+def _moves_only(weight: NDArray[np.float32]) -> bool:
+    """Whether a matrix only puts numbers into another order."""
+    ones = weight == 1
+    return weight.ndim == 2 and bool(
+        ((weight == 0) | ones).all() and (ones.sum(0) <= 1).all() and (ones.sum(1) <= 1).all()
+    )
+
+
+def _last(name: str, made: dict[str, onnx.NodeProto], through: frozenset[str]) -> set[str]:
+    """The nearest layers with weights before an output; those in `through` are no layers."""
     node = made.get(name)
     if node is None:
-        return []
-    if node.op_type in KINDS:  # type: ignore[attr-defined]
-        return [node.name]  # type: ignore[attr-defined]
-    return [found for one in node.input for found in _last(one, made)]  # type: ignore[attr-defined]
+        return set()
+    if node.op_type in KINDS and node.name not in through:
+        return {node.name}
+    found: set[str] = set()
+    for one in node.input:
+        found |= _last(one, made, through)
+    return found
 
 
 def agree(network: VisionNetwork, path: Path, crops: NDArray[np.uint8]) -> dict[str, float]:

@@ -24,6 +24,7 @@ class VisionConfig:
     skip: bool = True  # a way around the first cross-attention; docs/adr/0003
     tokens: int = 16
     fold: int = 1  # the first convolution reads fold x fold pixels where it would read one
+    mirror: bool = False  # answers are the mean over the crop and its mirror image
     place: int = 0  # channels of F_4 that reach the heads cell by cell; 0: no landmarks, no sides
 
     @property
@@ -89,13 +90,22 @@ SIZES: dict[str, Config] = {
     ),
     "teacher": Config(
         "teacher",
-        VisionConfig((24, 48, 96, 192), (0, 1, 1, 1), shrink=2, width=96, heads=4, place=32),
+        VisionConfig(
+            (24, 48, 96, 192), (0, 1, 1, 1), shrink=2, width=96, heads=4, mirror=True, place=32
+        ),
         LanguageConfig(256, 3, 4, 512),
     ),
     "edge": Config(
         "edge",
         VisionConfig(
-            (24, 48, 96, 192), (1, 1, 2, 1), shrink=1, width=96, heads=4, fold=2, place=32
+            (24, 48, 96, 192),
+            (1, 1, 2, 1),
+            shrink=1,
+            width=96,
+            heads=4,
+            fold=2,
+            mirror=True,
+            place=32,
         ),
         LanguageConfig(256, 3, 4, 512, vocabulary=768),
     ),

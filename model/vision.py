@@ -6,6 +6,7 @@ AU first: the expression head reads the AU probabilities beside the features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from feallm.model.projector import MultiPerspectiveProjector
 from feallm.runtime.contract.aus import INTENSITY_MAX, N_AUS
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
 from feallm.runtime.contract.geometry import CROP
-from feallm.runtime.contract.landmarks import GAZE, N_LANDMARKS, POSE
+from feallm.runtime.contract.landmarks import GAZE, MIRRORED, N_LANDMARKS, POSE
 
 _PLACE = (2 * N_LANDMARKS, len(POSE), len(GAZE))
 _LANDMARK_UNIT, _DEGREES_UNIT = 16.0, 15.0
@@ -46,6 +47,69 @@ class Seen(NamedTuple):
     place: Place | None = None
 
 
+class Mirror(nn.Module):
+    """Mirrors pictures and answers by products with constants, which every runtime has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        turned = torch.eye(CROP.width_px).flip(0)
+        order = torch.eye(N_LANDMARKS)[list(MIRRORED)]
+        for name, value in (("turned", turned), ("order", order)):
+            self.register_buffer(name, value, persistent=False)
+        self.turned: Tensor
+        self.order: Tensor
+        for name, signs in (("flip", (-1.0, 1.0)), ("pose", (1.0, -1.0, -1.0)), ("gaze", (1, -1))):
+            self.register_buffer(f"{name}_signs", torch.tensor(signs).float(), persistent=False)
+        self.flip_signs: Tensor
+        self.pose_signs: Tensor
+        self.gaze_signs: Tensor
+        edge = torch.tensor([CROP.width_px - 1.0, 0.0])
+        self.register_buffer("edge", edge, persistent=False)
+        self.edge: Tensor
+
+    def picture(self, picture: Tensor) -> Tensor:
+        """A picture (N, 1, H, W) at full width or shrunk, mirrored."""
+        columns = picture.shape[3]
+        return torch.matmul(picture, self.turned[-columns:, :columns])
+
+    def mean(self, both: Seen) -> Seen:
+        """The answers for N crops out of those for the crops and then their mirror images."""
+        au_logits, sides = _mean(both.au_logits), both.side_logits
+        if sides is not None:
+            sides = _mean(sides, _swapped)
+            au_logits = sides.amax(2)
+        place = both.place
+        if place is not None:
+            place = Place(
+                _mean(place.landmarks, self._landmarks),
+                _mean(place.pose_deg, lambda x: x * self.pose_signs),
+                _mean(place.gaze_deg, lambda x: x * self.gaze_signs),
+            )
+        return Seen(
+            au_logits,
+            _mean(both.intensity, _swapped),
+            _mean(both.expression_logits),
+            both.x_3.unflatten(0, (2, -1))[0],
+            both.f_attn.unflatten(0, (2, -1))[0],
+            sides,
+            place,
+        )
+
+    def _landmarks(self, x: Tensor) -> Tensor:
+        return torch.matmul(self.order, x) * self.flip_signs + self.edge
+
+
+def _swapped(x: Tensor) -> Tensor:
+    """The subject's left and right (..., 2) in each other's place."""
+    return torch.cat([x[..., 1:], x[..., :1]], -1)
+
+
+def _mean(x: Tensor, back: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    """The mean of answers for crops and, brought back, for their mirror images."""
+    pair = x.unflatten(0, (2, -1))
+    return (pair[0] + back(pair[1])) / 2
+
+
 class VisionNetwork(nn.Module):
     """Everything but the language model."""
 
@@ -58,6 +122,7 @@ class VisionNetwork(nn.Module):
         self.encoder = encoder or PlainEncoder(
             config.channels, config.blocks, rows=rows, columns=columns, fold=config.fold
         )
+        self.mirror = Mirror() if config.mirror else None
         levels, width = self.encoder.levels, config.width
         self.lca = LocalClueAggregator(config.regions, levels[0], levels[1], width, config.heads)
         self.mpp = MultiPerspectiveProjector(
@@ -85,9 +150,22 @@ class VisionNetwork(nn.Module):
         )
         self.local_token = nn.Linear(clues, language_width)  # F_attn, flat -> F_local
 
+    def answer(self, crops: Tensor) -> Seen:
+        """What the network says of uint8 crops (N, H, W, 3), or gray (N, H, W): `see`, or with
+        `config.mirror` the mean of that and what it says of their mirror images, so that a
+        mirrored face swaps sides and nothing else. Features for the words are the crops' own."""
+        picture = self.pixels(crops)
+        if self.mirror is None:
+            return self._seen(picture)
+        both = self._seen(torch.cat([picture, self.mirror.picture(picture)]))
+        return self.mirror.mean(both)
+
     def see(self, crops: Tensor) -> Seen:
-        """Features and head outputs of uint8 crops (N, H, W, 3), or gray (N, H, W)."""
-        maps = self.encoder(self.pixels(crops))
+        """Features and head outputs of uint8 crops (N, H, W, 3), or gray (N, H, W): one look."""
+        return self._seen(self.pixels(crops))
+
+    def _seen(self, picture: Tensor) -> Seen:
+        maps = self.encoder(picture)
         f_attn, f_local = self.lca(maps[0], maps[1])
         x_3 = self.mpp(maps, f_local)
         clues = self.norm_clues(f_attn).flatten(1)
@@ -125,7 +203,7 @@ class VisionNetwork(nn.Module):
         """What the device gets: AU probabilities (N, 20), intensities (N, 20, 2) in 0–5,
         expression scores (N, 8) that sum to 1, tokens (N, tokens + 1, language width), and the
         three of `Place` where the network has them."""
-        seen = self.see(crops)
+        seen = self.answer(crops)
         return (
             seen.au_logits.sigmoid(),
             seen.intensity.clamp(0.0, INTENSITY_MAX),

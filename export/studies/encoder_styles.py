@@ -68,8 +68,10 @@ def _styles() -> dict[str, Any]:
         )
         return Around(inner, stride == 1 and a == b, True)
 
+    c = (16, 40, 96, 192)
+    plain = PlainEncoder(c, (0, 0, 1, 1), rows=ROWS, columns=COLUMNS)
     edge = SIZES["edge"].vision
-    plain = PlainEncoder(edge.channels, edge.blocks, rows=ROWS, columns=COLUMNS)
+    folded = PlainEncoder(edge.channels, edge.blocks, rows=ROWS, columns=COLUMNS, fold=edge.fold)
 
     class Last(nn.Module):
         """All four maps, as the network reads them."""
@@ -88,7 +90,6 @@ def _styles() -> dict[str, Any]:
     def repeated(make: Callable[[int], Any], count: int) -> list[Any]:
         return [make(k) for k in range(count)]
 
-    c = (16, 40, 96, 192)
     vgg = []
     inside = 1
     for width, extra in zip(c, (0, 0, 2, 2), strict=True):
@@ -117,11 +118,12 @@ def _styles() -> dict[str, Any]:
         nn.Sequential(grouped(128, 288, 2), *repeated(lambda k: grouped(288, 288, 1), 2)),
     ]
     return {
-        "plain 3x3 residual (edge)": Last(list(plain.stages)),
+        "plain 3x3 residual": Last(list(plain.stages)),
         "RepVGG-like, fused": Last(vgg),
         "inverted residual, expansion 4": Last(mobile),
         "fused expansion early, inverted late": Last(mixed),
         "grouped 3x3, width 16": Last(resnext),
+        "plain 3x3 residual, folded first layer (edge)": Last(list(folded.stages)),
     }
 
 
@@ -268,7 +270,7 @@ def main() -> None:
         return
     found = timed(chosen.out, chosen.runs)
     for name, line in found.items():
-        print(f"{name:38} {line['mult_adds'] / 1e6:6.1f} M  {line['ms']}")
+        print(f"{name:46} {line['mult_adds'] / 1e6:6.1f} M  {line['ms']}")
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -141,7 +141,7 @@ def _probability(seen: Seen) -> Floats:
 @torch.no_grad()
 def _read(network: VisionNetwork, labelled: sets.Labelled, rows: NDArray[np.int64]) -> Floats:
     """Probabilities (N, 20) of labelled photographs."""
-    parts = [network.see(torch.from_numpy(p)) for p in sets.crops(labelled, rows, CROP)]
+    parts = [network.answer(torch.from_numpy(p)) for p in sets.crops(labelled, rows, CROP)]
     return np.concatenate([_probability(part) for part in parts] or [np.zeros((0, N_AUS))])
 
 

@@ -179,7 +179,7 @@ def as_float(seen: Seen) -> Seen:
 @torch.no_grad()
 def outputs(network: VisionNetwork, crops: Tensor, size: int = 256) -> Seen:
     """Outputs for many crops, in parts."""
-    parts = [network.see(part) for part in crops.split(size)]
+    parts = [network.answer(part) for part in crops.split(size)]
     place = None
     if parts[0].place is not None:
         places = zip(*(part.place for part in parts if part.place is not None), strict=True)

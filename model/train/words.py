@@ -203,7 +203,7 @@ def train_align(
             average.update(both, step)
         batch = crops.draw(plan.seed + 9, step, recipe.batch, how)
         with torch.no_grad():
-            seen = vision.see(batch.crops)
+            seen = vision.answer(batch.crops)
         rng = np.random.default_rng((plan.seed, 2, step))
         texts = []
         for aus, expression in read_heads(seen, thresholds):
