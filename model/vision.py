@@ -107,7 +107,8 @@ def _swapped(x: Tensor) -> Tensor:
 def _mean(x: Tensor, back: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
     """The mean of answers for crops and, brought back, for their mirror images."""
     pair = x.unflatten(0, (2, -1))
-    return (pair[0] + back(pair[1])) / 2
+    mean: Tensor = (pair[0] + back(pair[1])) / 2
+    return mean
 
 
 class VisionNetwork(nn.Module):
