@@ -5,7 +5,7 @@
 
 or, as two processes that train one network together on a processor of two cores:
 
-    torchrun --nproc-per-node 2 tools/train_eyes.py --size edge ...
+    torchrun --nproc-per-node 2 -- tools/train_eyes.py --size edge ...
 
 The same as `feallm train --stage vision`, from a checkout that was not installed. It stops after
 --minutes and goes on from there when called again; the rest (`feallm train` without --stage, on

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from feallm.model.config import SIZES
+from feallm.model.config import SIZES, VisionConfig
 from feallm.model.vision import VisionNetwork
+from feallm.runtime.contract.landmarks import MIRRORED
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,23 @@ def test_a_network_without_places(network, crops):
     with torch.no_grad():
         seen = network.see(crops)
     assert seen.side_logits is None and seen.place is None and len(network(crops)) == 4
+
+
+def test_a_mirrored_face_swaps_sides_and_nothing_else():
+    config = VisionConfig((4, 8, 8, 8), (0, 1, 1, 1), 2, 32, 4, mirror=True, place=4)
+    torch.manual_seed(5)
+    network = VisionNetwork(config, 256).eval()
+    crops = torch.randint(0, 256, (3, 128, 112, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        plain, mirrored = network(crops), network(crops.flip(2))
+        one_look = network.see(crops)
+    torch.testing.assert_close(mirrored[0], plain[0])
+    torch.testing.assert_close(mirrored[1], plain[1].flip(2))
+    torch.testing.assert_close(mirrored[2], plain[2])
+    landmarks = plain[4][:, list(MIRRORED)]
+    landmarks[..., 0] = 111 - landmarks[..., 0]
+    torch.testing.assert_close(mirrored[4], landmarks, atol=1e-3, rtol=0)
+    torch.testing.assert_close(mirrored[5], plain[5] * torch.tensor([1.0, -1.0, -1.0]))
+    torch.testing.assert_close(mirrored[6], plain[6] * torch.tensor([1.0, -1.0]))
+    torch.testing.assert_close(network.answer(crops).x_3, one_look.x_3)  # the words' features
+    assert not torch.allclose(one_look.au_logits.sigmoid(), plain[0])
