@@ -197,7 +197,7 @@ def train_size(
         typer.Option("--pack", help="folder of a pack, may be repeated: FOLDER[:SHARE[:LIMIT]]"),
     ],
     out: Annotated[Path, typer.Option(help="folder of the run: log, states, checkpoint")],
-    size: Annotated[str, typer.Option(help="nano, edge or reference")] = "nano",
+    size: Annotated[str, typer.Option(help="nano, teacher, edge or reference")] = "nano",
     stage: Annotated[str, typer.Option(help="all, vision, text or align")] = "all",
     seed: int = 0,
     threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 2,
@@ -215,6 +215,9 @@ def train_size(
     start: Annotated[
         Path | None,
         typer.Option(help="checkpoint whose weights are the first; this size or a smaller one"),
+    ] = None,
+    eyes: Annotated[
+        Path | None, typer.Option(help="checkpoint whose eyes the words are for; none are trained")
     ] = None,
     patterns: Annotated[
         bool, typer.Option("--patterns", help="rendered patterns teach the expression as well")
@@ -235,9 +238,19 @@ def train_size(
         if min(vision, text, align) < 1:
             raise UsageError(f"--steps: expected three numbers from 1, found {steps!r}")
         chosen = whole.Steps(vision, text, align)
-    chosen_packs = tuple(whole.Pack.parse(text) for text in packs)
     job = whole.Job(
-        size, chosen_packs, out, seed, chosen, device, workers, batch, teacher, start, patterns
+        size,
+        tuple(whole.Pack.parse(text) for text in packs),
+        out,
+        seed,
+        chosen,
+        device=device,
+        workers=workers,
+        batch=batch,
+        teacher=teacher,
+        start=start,
+        eyes=eyes,
+        patterns=patterns,
     )
     command = shlex.join(["feallm", *sys.argv[1:]])
     path = whole.run(job, stage, command)

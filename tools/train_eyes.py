@@ -56,12 +56,12 @@ def main() -> None:
         chosen.out,
         chosen.seed,
         steps,
-        chosen.device,
-        chosen.workers,
-        chosen.batch,
-        chosen.teacher,
-        chosen.start,
-        chosen.patterns,
+        device=chosen.device,
+        workers=chosen.workers,
+        batch=chosen.batch,
+        teacher=chosen.teacher,
+        start=chosen.start,
+        patterns=chosen.patterns,
     )
     if chosen.minutes:
         import _thread

@@ -15,7 +15,7 @@ from feallm.model.checkpoint import Checkpoint, load, save, write_atomically
 from feallm.model.config import Config, size
 from feallm.model.data import pack
 from feallm.model.data.pack import Faces
-from feallm.model.train import vision as eyes
+from feallm.model.train import vision as seeing
 from feallm.model.train.batches import Mix
 from feallm.model.train.run import Plan
 from feallm.model.train.team import Team
@@ -86,18 +86,19 @@ class Job:
     workers: int = 0  # processes that draw crops ahead
     batch: int = 64
     teacher: Path | None = None  # a checkpoint whose answers are learnt beside the labels
-    start: Path | None = None  # a checkpoint of this size whose weights are the first
+    start: Path | None = None  # a checkpoint whose weights are the first
+    eyes: Path | None = None  # a checkpoint whose eyes the words are for, instead of training some
     patterns: bool = False  # rendered patterns teach the expression as well
 
     @property
-    def recipe(self) -> eyes.VisionRecipe:
+    def recipe(self) -> seeing.VisionRecipe:
         """How the eyes are trained: from one pack as `nano` always was, from several with points
         from several sources and pictures cut close."""
         mix = Mix()
         if len(self.packs) > 1:
             shares = tuple(one.share for one in self.packs)
             mix = Mix(shares, rare=0.4, mean_share=0.25, loose=0.8, framed=0.25)
-        return eyes.VisionRecipe(self.batch, mix, device=self.device, workers=self.workers)
+        return seeing.VisionRecipe(self.batch, mix, device=self.device, workers=self.workers)
 
     @property
     def plans(self) -> dict[str, Plan]:
@@ -135,7 +136,12 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
     from feallm.model.train import words
 
     tokenizer = _tokenizer(config, faces, trained, job)
-    if stage in ("align", "all"):
+    given = None if job.eyes is None else load(job.eyes)
+    if given is not None:
+        if given.config.vision != config.vision:
+            raise UsageError(f"{job.eyes}: is not of the size {job.size}")
+        vision, thresholds = given.vision, given.thresholds
+    elif stage in ("align", "all"):
         vision, thresholds = _train_eyes(job, config, faces)
     if stage in ("text", "align", "all"):
         language = words.train_text(
@@ -160,8 +166,10 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
         plans["align"],
         words.WordsRecipe(),
     )
-    found = _checkpoint(job, config, vision, thresholds, faces, command)
-    found.language, found.tokenizer = language, tokenizer.to_str()
+    found = given or _checkpoint(job, config, vision, thresholds, faces, command)
+    found.config, found.language, found.tokenizer = config, language, tokenizer.to_str()
+    if given is not None:
+        found.training["words"] = {"command": command, **_identity(job), "eyes": _sha(job.eyes)}
     path = job.out / f"{job.size}.safetensors"
     save(found, path)
     return path
@@ -169,7 +177,7 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
 
 def _train_eyes(job: Job, config: Config, faces: Faces) -> tuple[VisionNetwork, dict[str, float]]:
     teacher, start = (None if p is None else load(p).vision for p in (job.teacher, job.start))
-    return eyes.train(config, faces, job.out, job.plans["vision"], job.recipe, teacher, start)
+    return seeing.train(config, faces, job.out, job.plans["vision"], job.recipe, teacher, start)
 
 
 def _eyes(job: Job, config: Config, faces: Faces, command: str) -> Path:
@@ -200,6 +208,10 @@ def _checkpoint(
     return Checkpoint(config, vision, None, None, trained, sided, thresholds, facts)
 
 
+def _sha(path: Path | None) -> str | None:
+    return None if path is None else pack.sha256(path)
+
+
 def _identity(job: Job) -> dict[str, Any]:
     """What makes a training what it is."""
     return {
@@ -207,9 +219,9 @@ def _identity(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "steps": asdict(job.steps or STEPS[job.size]),
         "batch": job.batch,
-        "start": None if job.start is None else pack.sha256(job.start),
+        "start": _sha(job.start),
         "patterns": job.patterns,
-        "teacher": None if job.teacher is None else pack.sha256(job.teacher),
+        "teacher": _sha(job.teacher),
         "packs": [
             {
                 "sha256": hashlib.sha256((one.folder / pack.INDEX).read_bytes()).hexdigest(),
