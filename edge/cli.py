@@ -113,7 +113,12 @@ bundle_app = typer.Typer(
 # readable=False: click's own check of a path would answer with a usage text and exit code 2.
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", metavar="DIR", help="A bundle; else the shipped one.", readable=False),
+    typer.Option(
+        "--bundle",
+        metavar="DIR",
+        help="A bundle's folder, or clean, which ships too; else edge.",
+        readable=False,
+    ),
 ]
 DetectorOption = Annotated[
     Path | None,

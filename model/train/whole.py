@@ -43,7 +43,7 @@ class Steps:
 STEPS = {
     "nano": Steps(6500, 900, 1500),
     "teacher": Steps(10000, 900, 1500),
-    "edge": Steps(8500, 700, 1000),
+    "edge": Steps(7500, 700, 800),
     "reference": Steps(60000, 12000, 16000),
 }
 """Under an hour on two cores for `nano` and `teacher`, two for `edge`; `reference` is for a GPU and
