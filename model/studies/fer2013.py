@@ -75,6 +75,7 @@ def main() -> None:
     analyzer, _ = run.analyzer_for(None, None, chosen.checkpoint)
     network = analyzer.vision
     assert isinstance(network, TorchVision)
+    network.network.mirror = None  # one look: features are the crop's own
     xs, ys, groups = {}, {}, np.zeros(0)
     for split in ("train", "valid"):
         path = chosen.data / "fer" / f"{split}.npz"

@@ -32,3 +32,22 @@ def test_a_unit_of_both_tables_has_sixteen_regions(name):
 
     vision = size(name).vision
     assert len(vision.regions) == len(replace(vision, table="paper16").regions) == 16
+
+
+@pytest.mark.parametrize(
+    "name, parameters, mult_adds", [("edge", 4e6, 150e6), ("reference", 12e6, None)]
+)
+def test_a_size_stays_within_its_budget(name, parameters, mult_adds):
+    """Encoder, LCA, MPP and heads, the 16 regions and both looks of a mirrored answer included."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from feallm.model.vision import VisionNetwork
+
+    config = size(name)
+    network = VisionNetwork(config.vision, config.language.width).eval()
+    assert sum(p.numel() for p in network.parameters()) <= parameters
+    if mult_adds is not None:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.zeros((1, 128, 112, 3), dtype=torch.uint8))
+        assert counter.get_total_flops() / 2 <= mult_adds

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from feallm.model import config
-from feallm.model.checkpoint import load
+from feallm.model.checkpoint import load, save
 from feallm.model.train import whole
 from feallm.runtime.contract.errors import UsageError
 
@@ -91,6 +91,30 @@ def test_stages_may_run_apart(tiny, small, packed, tmp_path):
         "nano", (whole.Pack(packed),), tmp_path / "at once", 0, whole.Steps(2, 2, 2)
     )
     assert whole.run(together).read_bytes() == apart
+
+
+def test_words_for_eyes_that_are_calibrated_already(tiny, small, packed, tmp_path):
+    steps = whole.Steps(2, 2, 2)
+    first = whole.Job("nano", (whole.Pack(packed),), tmp_path / "eyes", 0, steps)
+    eyes = load(whole.run(first, "vision"))
+    eyes.thresholds = dict.fromkeys(eyes.thresholds, 0.33)
+    save(eyes, tmp_path / "calibrated.safetensors")
+    job = whole.Job(
+        "nano",
+        (whole.Pack(packed),),
+        tmp_path / "words",
+        0,
+        steps,
+        eyes=tmp_path / "calibrated.safetensors",
+    )
+    found = load(whole.run(job))
+    assert set(found.thresholds.values()) == {0.33}
+    assert found.language is not None
+    before, after = eyes.vision.state_dict(), found.vision.state_dict()
+    for name, value in before.items():  # but for what the words look through
+        same = bool((after[name] == value).all())
+        assert same or name.startswith(("token_mlp", "local_token")), name
+    assert not (tmp_path / "words" / "vision.state.json").exists()
 
 
 @pytest.mark.parametrize(
