@@ -332,7 +332,7 @@ def evaluate_split(
     scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint, detector)
     words = words or of_words
     with scoring as analyzer:
-        total = len(labelled.rows) * (1 + words + (detector is not None))
+        total = len(labelled.rows) * (2 + words + (detector is not None))
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(split, total=total)
             scored = run.run(

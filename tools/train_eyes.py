@@ -15,6 +15,7 @@ any machine) then makes the checkpoint.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import threading
 from dataclasses import replace
@@ -70,7 +71,7 @@ def main() -> None:
         timer.daemon = True
         timer.start()
     try:
-        whole.run(job, "vision")
+        whole.run(job, "vision", shlex.join(["python", *sys.argv]))
     except KeyboardInterrupt:
         print(f"stopped; {chosen.out} goes on from its last saved state")
 

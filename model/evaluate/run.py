@@ -64,8 +64,8 @@ def run(
     outputs = outputs_of(analyzer, data, rows, step)
     data, loose = at_own_points(data, rows, outputs, manifest.geometry.crop())
     if len(loose):
-        second = outputs_of(analyzer, data, rows[loose])
-        for key, values in second.items():
+        second = outputs_of(analyzer, data, rows[loose], step)
+        for key, values in decode.both_looks(outputs, loose.tolist(), second).items():
             outputs[key][loose] = values
     figures = {"split": name, "n": len(rows), "bundle": analyzer.bundle.digest}
     figures |= _figures(outputs, data, manifest.thresholds)
@@ -107,24 +107,18 @@ def outputs_of(
 def at_own_points(
     data: sets.Labelled, rows: NDArray[np.int64], outputs: Outputs, geometry: CropGeometry
 ) -> tuple[sets.Labelled, NDArray[np.int64]]:
-    """As `Analyzer` does where only a box is known: faces without points of their own get those
-    that the first look found. The set with them, and which of the rows they are."""
+    """As `Analyzer` does with photographs: the points that the first look found, for a second one.
+    The set with them, and which of the rows have them."""
     if LANDMARKS not in outputs:
         return data, np.zeros(0, np.int64)
-    own = np.zeros(len(data.images), bool)
-    if data.points5 is not None:
-        own = np.asarray(np.isfinite(data.points5).all((1, 2)))
-        if data.stand_in is not None:
-            own &= ~data.stand_in
-    loose = np.flatnonzero(~own[rows])
     points5 = np.full((len(data.images), 5, 2), np.nan) if data.points5 is None else data.points5
     points5, kept = points5.copy(), []
-    for k in loose:
+    for k in range(len(rows)):
         i = int(rows[k])
         picture = archive.picture(data.path, i, data.images[i], cv2.IMREAD_COLOR)
         image = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
         first = crop_matrix(sets.points_of(data, i, image), geometry)
-        points = decode.own_points(outputs, int(k), first)
+        points = decode.own_points(outputs, k, first)
         try:
             align(image, points, geometry)
         except ValueError:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from feallm.runtime.contract.errors import BundleError
 from feallm.runtime.contract.manifest import MANIFEST, SCHEMA_VERSION, Manifest, digest
 
-SHIPPED = ("nano",)
+SHIPPED = ("edge", "clean")
 """The bundles inside the package, by name; the first is the one that is opened unasked."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -98,6 +100,16 @@ def own_points(outputs: Outputs, row: int, matrix: Matrix) -> Points:
     marks = outputs[LANDMARKS][row].astype(np.float64)
     five = np.stack([marks[list(chosen)].mean(0) for chosen in FIVE])
     return move(five, invert(matrix))
+
+
+def both_looks(first: Outputs, rows: Sequence[int], second: Outputs) -> Outputs:
+    """Outputs for `rows` of the first look after a second: what is read is the mean of both, where
+    the face is and the tokens are the second's."""
+    mean = (AU_PROBABILITY, AU_INTENSITY, EXPRESSION)
+    return {
+        name: (first[name][list(rows)] + values) / 2 if name in mean else values
+        for name, values in second.items()
+    }
 
 
 def _place(outputs: Outputs, row: int, matrix: Matrix) -> PlaceReading:

@@ -139,11 +139,11 @@ PHOTO, VIDEO = Frame(PICTURE, "a.jpg", still=True), Frame(PICTURE, "a.mp4")
 def test_a_photograph_without_a_sure_face_is_looked_at_again(shy):
     finder, detector = shy(0.4)
     (face,) = finder.find(PHOTO)
-    assert detector.asked == [SURE, 0.3]
+    assert detector.asked == [SURE, 0.4]
     assert face.score == pytest.approx(0.4) and face.score < SURE
     assert face.box == (20, 20, 60, 70) and face.points[1].tolist() == [50, 40]
     assert finder.find(VIDEO) == []  # the threshold is the sure one again
-    assert detector.asked == [SURE, 0.3, SURE]
+    assert detector.asked == [SURE, 0.4, SURE]
 
 
 def test_a_frame_of_a_video_is_looked_at_once(shy):
@@ -161,7 +161,7 @@ def test_a_sure_face_needs_no_second_look(shy):
 def test_a_photograph_may_have_no_face_at_all(shy):
     finder, detector = shy(0.29)
     assert finder.find(PHOTO) == finder.find(PHOTO) == []
-    assert detector.asked == [SURE, 0.3, SURE, 0.3]
+    assert detector.asked == [SURE, 0.4, SURE, 0.4]
 
 
 def test_the_second_look_is_never_the_less_willing_one(shy):
