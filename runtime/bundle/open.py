@@ -45,7 +45,7 @@ def open_bundle(path: Path | None = None) -> Bundle:
     """The bundle in a folder, a shipped one by its name, or the first of those; `BundleError` says
     what is wrong with it."""
     root = shipped_path() if path is None else Path(path)
-    if str(path) in SHIPPED and not root.exists():  # a folder of that name comes first
+    if str(path) in SHIPPED and not (root / MANIFEST).is_file():  # a bundle of that name is first
         root = shipped_path(str(path))
     manifest = _manifest(root)
     for name, artifact in manifest.artifacts.items():
