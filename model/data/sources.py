@@ -21,6 +21,8 @@ from feallm.runtime.vision.align import points_in_box
 LFW_WORDS = ("neutral", "happiness", "surprise")
 """Expression words of LFW that its data page does not call unreliable or too rare."""
 
+_POINTS = "five points by YuNet (OpenCV Zoo), MIT"
+
 AT_REST = ("AU4", "AU15", "AU17", "AU24")
 """AUs that the shape of a face at rest can look like: heavy brows, a mouth that turns down."""
 
@@ -138,7 +140,7 @@ def london_train(data: Path) -> Rows:
         np.array([int(paths[i].stem[:3]) for i in kept], np.int64),
         Origin(
             "london-odd",
-            "CC BY 4.0: L. DeBruine, B. Jones, Face Research Lab London Set (2017)",
+            f"CC BY 4.0: L. DeBruine, B. Jones, Face Research Lab London Set (2017); {_POINTS}",
             len(kept),
             _joined_sha(images),
         ),
@@ -156,7 +158,7 @@ def cc0_train(data: Path) -> Rows:
         np.zeros((len(kept), N_EXPRESSIONS), np.float32),
         np.full((len(kept), N_AUS, 2), np.nan, np.float32),
         -1 - np.array(kept, np.int64),
-        Origin("cc0-portraits", "CC0", len(kept), sha256(path)),
+        Origin("cc0-portraits", f"CC0; {_POINTS}", len(kept), sha256(path)),
     )
 
 

@@ -76,8 +76,8 @@ def threshold(of: Evidence, k: int, known: float) -> float:
 
 
 def line(read: Floats, truth: Floats) -> tuple[float, float]:
-    """Scale and shift of one AU's intensities, read and true: the highest ICC(3,1) less two fifths of
-    the mean absolute error."""
+    """Scale and shift of one AU's intensities, read and true: the highest ICC(3,1) less two fifths
+    of the mean absolute error."""
     best, chosen = -np.inf, (1.0, 0.0)
     for scale in SCALES:
         for shift in SHIFTS:
