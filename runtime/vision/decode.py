@@ -107,7 +107,9 @@ def both_looks(first: Outputs, rows: Sequence[int], second: Outputs) -> Outputs:
     the face is and the tokens are the second's."""
     mean = (AU_PROBABILITY, AU_INTENSITY, EXPRESSION)
     return {
-        name: (first[name][list(rows)] + values) / 2 if name in mean else values
+        name: np.asarray((first[name][list(rows)] + values) / 2, np.float32)
+        if name in mean
+        else values
         for name, values in second.items()
     }
 
