@@ -4,6 +4,9 @@
     python -m feallm.model.studies.peer compare --data ../shared/data --peer peer.npz --bundle B
     python -m feallm.model.studies.peer time --data ../shared/data --vision vision.onnx --python P
 
+    python -m feallm.model.studies.peer landmarks --data ../shared/data --peer points68.npz
+
+`landmarks` holds the 68 points against the peer's on LFW; its file is that of `synth/landmarks.py`.
 `read` and the peer's half of `time` need mediapipe==1.2.2, which brings another OpenCV: give it an
 environment of its own, with numpy and OpenCV of its choice and this checkout on its path. `time`
 runs both pinned to one core, one after the other in turns, and prints medians and their ratio.
@@ -156,6 +159,42 @@ def compare(data: Path, peer: Path, bundle: Path | None, checkpoint: Path | None
     return {"aus": lines, "mean_over": counted, "mean": means}
 
 
+def landmarks(data: Path, peer: Path, bundle: Path | None, most: int = 300) -> dict[str, float]:
+    """Mean distance of the 68 points from the peer's on LFW, in distances of the outer eye
+    corners, with and without the jaw line; faces found by YuNet, as photographs are read."""
+    from feallm.model.coded import faces
+    from feallm.runtime.analyze import Analyzer
+    from feallm.runtime.contract.frame import Face
+
+    with np.load(peer) as file:
+        names, points = [str(n) for n in file["names"]], file["points68"].astype(np.float64)
+    rows = [k for k, name in enumerate(names) if name.startswith("lfw/")]
+    rows = [rows[k] for k in np.linspace(0, len(rows) - 1, most).astype(int)]
+    shared = faces.Shared(data)
+    finder = faces.Points(shared)
+    errors = []
+    with Analyzer(bundle, detect=False, words=False) as analyzer:
+        for k in rows:
+            name = names[k].removeprefix("lfw/")
+            found = finder.find("lfw", name)
+            if found is None:
+                continue
+            picture = shared.picture("lfw", name)
+            report = analyzer.read(picture, faces=[Face((0, 0, 1, 1), found, 1.0)])
+            place = report.readings[0].place
+            assert place is not None
+            apart = np.linalg.norm(points[k][45] - points[k][36])
+            errors.append(np.linalg.norm(np.array(place.landmarks) - points[k], axis=1) / apart)
+    all_of_them = np.array(errors)
+    near = np.median(all_of_them, 1) < 0.5  # the two found the same face
+    all_of_them = all_of_them[near]
+    return {
+        "n": len(all_of_them),
+        "mean": float(all_of_them.mean()),
+        "mean_without_jaw": float(all_of_them[:, 17:].mean()),
+    }
+
+
 def _time_peer(data: Path) -> None:
     mediapipe, landmarker = _landmarker(data)
     square = next(_pictures(data))
@@ -215,7 +254,9 @@ def timed(data: Path, vision: Path, python: Path, core: int) -> None:
 def main() -> None:
     """Read the arguments and do what is asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("read", "compare", "time", "_peer", "_vision"))
+    parser.add_argument(
+        "what", choices=("read", "compare", "landmarks", "time", "_peer", "_vision")
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--peer", type=Path)
@@ -227,6 +268,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.what == "read":
         read(chosen.data, chosen.out)
+    elif chosen.what == "landmarks":
+        print(landmarks(chosen.data, chosen.peer, chosen.bundle))
     elif chosen.what == "compare":
         found = compare(chosen.data, chosen.peer, chosen.bundle, chosen.checkpoint)
         for key, line in found["aus"].items():

@@ -189,7 +189,8 @@ def test_a_pack_is_read_by_all_who_read_packs(whole):
     np.testing.assert_allclose(
         labelled.au, faces.au_sides.max(2).clip(0, 5), atol=1e-6, equal_nan=True
     )
-    assert set(labelled.slices) == {"yaw", "occluded", "face_px", "glasses", "skin", "light"}
+    plain = {"yaw", "yaw by 15", "occluded", "face_px", "glasses", "skin", "light", "age"}
+    assert set(labelled.slices) == plain
     store = study_reader()(whole)
     np.testing.assert_array_equal(store.au_sides, faces.au_sides)
 
