@@ -26,11 +26,9 @@ def export_checkpoint(
     ranges = None
     if packs:
         from feallm.calibration import crops
-        from feallm.model.data import pack
-        from feallm.model.train.whole import Pack
+        from feallm.model.train.whole import Pack, read_all
 
-        chosen = [Pack.parse(text) for text in packs]
-        faces = pack.join([pack.read(one.folder, one.limit) for one in chosen])
+        faces = read_all([Pack.parse(text) for text in packs])
         ranges = bundle.Ranges(crops.chosen(faces), crops.held_out(faces))
     made = bundle.export(checkpoint, out, ranges=ranges, name=name)
     for name, artifact in made.manifest.artifacts.items():

@@ -273,12 +273,10 @@ def calibrate_checkpoint(
 ) -> None:
     """Fit thresholds and intensities on held-out renders and real faces of `train`."""
     from feallm.model.checkpoint import load, save
-    from feallm.model.data import pack
     from feallm.model.train import whole
     from feallm.model.train.calibrate import calibrated
 
-    chosen = [whole.Pack.parse(text) for text in packs]
-    faces = pack.join([pack.read(one.folder, one.limit) for one in chosen])
+    faces = whole.read_all([whole.Pack.parse(text) for text in packs])
     sources = tuple(source or ("fer", "lfw", "london"))
     found = calibrated(load(checkpoint), faces, shared, sources)
     save(found, out)

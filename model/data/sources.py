@@ -68,10 +68,7 @@ def lfw_train(data: Path, name: str = "lfw") -> Rows:
             people = list(csv.DictReader(text))
     except OSError as error:
         raise InputError(f"{table}: cannot be read: {error.strerror}") from error
-    teacher = data / "detector" / "face_detection_yunet_2023mar.onnx"
-    if not teacher.is_file():
-        raise InputError(f"{teacher}: no such detector file")
-    detector = cv2.FaceDetectorYN.create(str(teacher), "", (250, 250), 0.7)
+    detector = _yunet(data, (250, 250))
     kept: list[int] = []
     points: list[NDArray[np.float32]] = []
     boxes: list[NDArray[np.float32]] = []
@@ -121,7 +118,7 @@ def london_train(data: Path) -> Rows:
     if not paths:
         raise InputError(f"{folder}: no pictures of the London set")
     images = [path.read_bytes() for path in paths]
-    points, kept = _yunet(data, folder, images)
+    points, kept = _largest(data, folder, images)
     smiling = np.array([paths[i].stem.endswith("smiling") for i in kept])
     expression = np.full((len(kept), N_EXPRESSIONS), 0.1 / (N_EXPRESSIONS - 1), np.float32)
     expression[~smiling, EXPRESSION_INDEX["neutral"]] = 0.9
@@ -151,7 +148,7 @@ def cc0_train(data: Path) -> Rows:
     """The CC0 portraits, without any label; points are YuNet's."""
     path = data / "cc0" / "portraits.npz"
     images = archive.encoded(path, archive.read(path, "images", "offsets"))
-    points, kept = _yunet(data, path, images)
+    points, kept = _largest(data, path, images)
     return _plain_rows(
         [images[i] for i in kept],
         points,
@@ -162,12 +159,19 @@ def cc0_train(data: Path) -> Rows:
     )
 
 
-def _yunet(data: Path, origin: Path, images: list[bytes]) -> tuple[NDArray[np.float32], list[int]]:
-    """Five points (K, 5, 2) of the largest face in each picture, and which pictures have one."""
+def _yunet(data: Path, size: tuple[int, int]) -> cv2.FaceDetectorYN:
+    """The teacher of points that the data page allows, for pictures of a size."""
     teacher = data / "detector" / "face_detection_yunet_2023mar.onnx"
     if not teacher.is_file():
         raise InputError(f"{teacher}: no such detector file")
-    detector = cv2.FaceDetectorYN.create(str(teacher), "", (320, 320), 0.7)
+    return cv2.FaceDetectorYN.create(str(teacher), "", size, 0.7)
+
+
+def _largest(
+    data: Path, origin: Path, images: list[bytes]
+) -> tuple[NDArray[np.float32], list[int]]:
+    """Five points (K, 5, 2) of the largest face in each picture, and which pictures have one."""
+    detector = _yunet(data, (320, 320))
     points, kept = [], []
     for i, image in enumerate(images):
         picture = archive.picture(origin, i, image, cv2.IMREAD_COLOR)

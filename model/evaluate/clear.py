@@ -107,9 +107,8 @@ def _pair(chosen: Mapping[str, Answers], a: str, b: str, count: int) -> dict[str
     if not 0 < true[0, alone].sum() < len(alone):
         return None
     first: Bools = true[0, alone] == 1
-    odds: Floats = np.log(p[:, alone].clip(1e-7, 1 - 1e-7)) - np.log1p(
-        -p[:, alone].clip(1e-7, 1 - 1e-7)
-    )
+    share = p[:, alone].clip(1e-7, 1 - 1e-7)
+    odds: Floats = np.log(share) - np.log1p(-share)
     return {
         "n": [int(first.sum()), int((~first).sum())],
         "auc": metrics.auc(odds[0] - odds[1], first),

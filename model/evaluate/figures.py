@@ -158,12 +158,10 @@ def au_figures(
     for name in ("auc", "f1"):
         low_high = bootstrap.interval(drawn[name][counted].mean(0)) if counted else (np.nan,) * 2
         means[f"mean_{name}_95"] = [_plain(v) for v in low_high]
-    graded = [k for k in counted if given[list(given)[k]].graded]
-    for name in ("icc31", "mean_absolute_error"):
-        values = [aus[list(given)[k]][name] for k in graded]
-        means[f"mean_{name}".replace("mean_mean", "mean")] = (
-            float(np.mean(values)) if graded and None not in values else None
-        )
+    graded = [aus[key] for key in means["mean_auc_aus"] if given[key].graded]
+    for name, under in (("icc31", "mean_icc31"), ("mean_absolute_error",) * 2):
+        values = [line[name] for line in graded]
+        means[under] = float(np.mean(values)) if values and None not in values else None
     return {"aus": aus, **means}
 
 

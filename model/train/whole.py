@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,11 @@ class Pack:
         return Pack(Path(folder), share, limit)
 
 
+def read_all(packs: Sequence[Pack]) -> Faces:
+    """The faces of several packs, each up to its limit, as one."""
+    return pack.join([pack.read(one.folder, one.limit) for one in packs])
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One training."""
@@ -120,7 +126,7 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
     if stage not in (*STAGES, "all"):
         raise UsageError(f"no stage named {stage!r}", hint=f"there are all, {', '.join(STAGES)}")
     config, plans = size(job.size), job.plans
-    faces = pack.join([pack.read(one.folder, one.limit) for one in job.packs])
+    faces = read_all(job.packs)
     if job.patterns:
         faces = expressed(faces)
     trained = labelled_aus(faces)
