@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.backends.base import (
+    ALL_OUTPUTS,
     AU_PROBABILITY,
     EXPRESSION,
     IMAGE,
-    PLACE_OUTPUTS,
     TOKENS,
-    VISION_OUTPUTS,
 )
 from feallm.runtime.contract.errors import VerificationError
 
@@ -107,7 +106,7 @@ def _floats(model: onnx.ModelProto) -> list[str]:
                 kept.add(node.name)
     no_layers = frozenset(kept)
     there = {value.name for value in model.graph.output}
-    heads = [name for name in (*VISION_OUTPUTS, *PLACE_OUTPUTS) if name != TOKENS]
+    heads = [name for name in ALL_OUTPUTS if name != TOKENS]
     for name in heads:
         if name in there:
             kept |= _last(name, made, no_layers)

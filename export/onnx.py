@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.backends.base import (
+    ALL_OUTPUTS,
     AU_PROBABILITY,
     EXPRESSION,
     IMAGE,
-    PLACE_OUTPUTS,
     VISION_OUTPUTS,
 )
 from feallm.runtime.contract.errors import VerificationError
@@ -65,7 +65,7 @@ def export_vision(network: VisionNetwork, path: Path) -> None:
 
 def outputs_of(network: VisionNetwork) -> tuple[str, ...]:
     """Names of the network's outputs, in its own order."""
-    return (*VISION_OUTPUTS, *(PLACE_OUTPUTS if network.sided else ()))
+    return ALL_OUTPUTS if network.sided else VISION_OUTPUTS
 
 
 def _bare(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -31,11 +31,18 @@ def pack(
     clean: Annotated[
         bool, typer.Option("--clean", help="only what is openly licensed: London's odd ids, CC0")
     ] = False,
+    coded: Annotated[
+        bool, typer.Option("--coded", help="only the photographs whose AUs a reader coded")
+    ] = False,
 ) -> None:
     """Write what may be trained on into compact WebP packs of at most 25 MiB a part."""
     from feallm.model.data import pack, sources
 
-    if clean:
+    if clean and coded:
+        raise UsageError("--clean and --coded are two packs")
+    if coded:
+        rows = [sources.coded_learn(shared)]
+    elif clean:
         rows = [sources.london_train(shared), sources.cc0_train(shared)]
     else:
         rows = [
@@ -214,7 +221,7 @@ def train_size(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option(help="checkpoint whose weights are the first; this size or a smaller one"),
+        typer.Option(help="checkpoint, or folder of a run, of this size or a smaller one to start"),
     ] = None,
     eyes: Annotated[
         Path | None, typer.Option(help="checkpoint whose eyes the words are for; none are trained")
@@ -222,6 +229,9 @@ def train_size(
     patterns: Annotated[
         bool, typer.Option("--patterns", help="rendered patterns teach the expression as well")
     ] = False,
+    rate: Annotated[
+        float, typer.Option(min=0, help="of the eyes' learning, at its highest")
+    ] = 2e-3,
 ) -> None:
     """Train the eyes, then the words, then what the words see."""
     import torch
@@ -251,6 +261,7 @@ def train_size(
         start=start,
         eyes=eyes,
         patterns=patterns,
+        rate=rate,
     )
     command = shlex.join(["feallm", *sys.argv[1:]])
     path = whole.run(job, stage, command)
@@ -298,8 +309,8 @@ def evaluate_split(
     split: Annotated[
         str,
         typer.Option(
-            help="london-even, lfw-test, coded-test, coded-train or renders-frozen, which are "
-            "frozen; else a name of yours: in a folder, NAME.npz"
+            help="london-even, lfw-test, coded-test, coded-train, coded-more, coded-neutral or "
+            "renders-frozen, which are frozen; else a name of yours: in a folder, NAME.npz"
         ),
     ],
     bundle: Annotated[Path | None, typer.Option(help="bundle; without it, the shipped one")] = None,
@@ -313,6 +324,10 @@ def evaluate_split(
         Path | None,
         typer.Option(help="find the faces with this file first, as `analyze` does (expressions)"),
     ] = None,
+    looks: Annotated[
+        int,
+        typer.Option(min=1, max=2, help="2 as photographs are read, 1 as frames of a video are"),
+    ] = 2,
 ) -> None:
     """Print and write accuracy, macro F1 and figures per AU; --words adds the texts' figures."""
     import json
@@ -330,7 +345,7 @@ def evaluate_split(
     scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint, detector)
     words = words or of_words
     with scoring as analyzer:
-        total = len(labelled.rows) * (2 + words + (detector is not None))
+        total = len(labelled.rows) * (looks + words + (detector is not None))
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(split, total=total)
             scored = run.run(
@@ -338,6 +353,7 @@ def evaluate_split(
                 labelled,
                 split,
                 words=words,
+                looks=looks,
                 step=lambda count: bar.advance(task, count),
             )
             if detector is not None:

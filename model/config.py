@@ -26,6 +26,7 @@ class VisionConfig:
     fold: int = 1  # the first convolution reads fold x fold pixels where it would read one
     mirror: bool = False  # answers are the mean over the crop and its mirror image
     place: int = 0  # channels of F_4 that reach the heads cell by cell; 0: no landmarks, no sides
+    near: int = 0  # channels of F_3 that reach them so, too
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -106,6 +107,7 @@ SIZES: dict[str, Config] = {
             fold=2,
             mirror=True,
             place=32,
+            near=32,
         ),
         LanguageConfig(256, 3, 4, 512, vocabulary=768),
     ),

@@ -99,6 +99,16 @@ class Mirror(nn.Module):
         return torch.matmul(self.order, x) * self.flip_signs + self.edge
 
 
+def _by_side(seen: Seen) -> Tensor:
+    """Intensities (N, 20, 2), the larger one on the side where presence is likelier: presence is
+    learnt from cross-entropy, which says more surely than distances do which side it is."""
+    if seen.side_logits is None:
+        return seen.intensity
+    left = seen.side_logits[..., :1] >= seen.side_logits[..., 1:]
+    most, least = seen.intensity.amax(2, keepdim=True), seen.intensity.amin(2, keepdim=True)
+    return torch.cat([torch.where(left, most, least), torch.where(left, least, most)], 2)
+
+
 def _swapped(x: Tensor) -> Tensor:
     """The subject's left and right (..., 2) in each other's place."""
     return torch.cat([x[..., 1:], x[..., :1]], -1)
@@ -137,6 +147,8 @@ class VisionNetwork(nn.Module):
         if self.sided:
             self.place_conv = nn.Conv2d(deep, config.place, 1)
             features += config.place * levels[3].rows * levels[3].columns
+            self.near_conv = nn.Conv2d(levels[2].channels, config.near, 1) if config.near else None
+            features += config.near * levels[2].rows * levels[2].columns
             self.place_head = nn.Linear(features, sum(_PLACE))
             middle = torch.tensor([CROP.width_px, CROP.height_px]) / 2
             self.register_buffer("middle", middle, persistent=False)
@@ -173,6 +185,8 @@ class VisionNetwork(nn.Module):
         parts = [clues, self.norm_x(x_3).mean(1)]
         if self.sided:
             parts.append(torch.relu(self.place_conv(maps[3])).flatten(1))
+            if self.near_conv is not None:
+                parts.append(torch.relu(self.near_conv(maps[2])).flatten(1))
         features = self.dropout(torch.cat(parts, 1))
         au_logits = self.au_head(features)
         side_logits = place = None
@@ -202,13 +216,14 @@ class VisionNetwork(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """What the device gets: AU probabilities (N, 20), intensities (N, 20, 2) in 0–5,
-        expression scores (N, 8) that sum to 1, tokens (N, tokens + 1, language width), and the
-        three of `Place` where the network has them."""
+        expression scores (N, 8) that sum to 1, tokens (N, tokens + 1, language width), and, where
+        the network has them, the three of `Place` and presence on each side (N, 20, 2)."""
         seen = self.answer(crops)
         return (
             seen.au_logits.sigmoid(),
-            seen.intensity.clamp(0.0, INTENSITY_MAX),
+            _by_side(seen).clamp(0.0, INTENSITY_MAX),
             (seen.expression_logits / self.temperature).softmax(1),
             self.tokens(seen),
             *(seen.place or ()),
+            *(() if seen.side_logits is None else (seen.side_logits.sigmoid(),)),
         )

@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--teacher", type=Path, help="checkpoint to learn from beside the labels")
-    parser.add_argument("--start", type=Path, help="checkpoint whose weights are the first")
+    parser.add_argument("--start", type=Path, help="checkpoint or folder of a run to begin from")
+    parser.add_argument("--rate", type=float, default=2e-3, help="of learning, at its highest")
     parser.add_argument("--patterns", action="store_true", help="as `feallm train --patterns`")
     parser.add_argument("--minutes", type=float, help="stop after so long; the state is kept")
     chosen = parser.parse_args()
@@ -63,6 +64,7 @@ def main() -> None:
         teacher=chosen.teacher,
         start=chosen.start,
         patterns=chosen.patterns,
+        rate=chosen.rate,
     )
     if chosen.minutes:
         import _thread

@@ -1,7 +1,9 @@
 """What the readers saw: one row a face, 1 present, 0 absent, ? not to be told from the picture.
 
 `codes_a.csv` and `codes_b.csv` are two readers' codes of the faces of `test.csv`, made apart from
-each other; `codes_c.csv` is a third reader's of `train.csv`.
+each other; `codes_c.csv` is a third reader's of `train.csv`, `codes_d.csv` and `codes_e.csv` two
+readers' of `neutral.csv`. Each face of `more.csv` and `learn.csv` was coded once, by one of four
+readers (`codes_f.csv`, 60 faces each) and by one of eight (`codes_g.csv`, 180 each).
 """
 
 from __future__ import annotations

@@ -19,13 +19,16 @@ from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.vision.align import Image
 
-Part = Literal["test", "train", "neutral"]
+Part = Literal["test", "train", "neutral", "more", "learn"]
+PARTS: tuple[Part, ...] = ("test", "train", "neutral", "more", "learn")
 
-SEEDS = {"test": 1113, "train": 1114, "neutral": 1115}
+SEEDS = {"test": 1113, "train": 1114, "neutral": 1115, "more": 1116}
 TEST_QUOTA = {"fer": 50, "lfw": 60, "london": 30, "clips": 10}
 TRAIN_QUOTA = {"fer": 60, "lfw": 60, "london": 30}
 NEUTRAL_QUOTA = {"london": 50, "lfw": 50}  # faces at rest, of people that no training sees
-QUOTAS = {"test": TEST_QUOTA, "train": TRAIN_QUOTA, "neutral": NEUTRAL_QUOTA}
+MORE_QUOTA = {"fer": 120, "lfw": 120}  # of the faces that trainings hold out
+QUOTAS = {"test": TEST_QUOTA, "train": TRAIN_QUOTA, "neutral": NEUTRAL_QUOTA, "more": MORE_QUOTA}
+_TRAINING = ("train", "more")
 CLIPS = {"expressions": 4, "face_moving": 2, "people3": 2, "small_face": 2}
 COLUMNS = ("id", "source", "name", "expression", *(f"{axis}{k}" for k in range(5) for axis in "xy"))
 FOLDER = Path(__file__).parent
@@ -37,8 +40,8 @@ class CodedFace:
     """One face of a list."""
 
     id: str  # "T001": its number in the list
-    source: str  # fer, lfw, london or clips
-    name: str  # row of fer2013.csv; file:row of LFW; file of London; clip:frame
+    source: str  # fer, lfw, london, cc0 or clips
+    name: str  # row of fer2013.csv; file:row of LFW; file of London; row of CC0; clip:frame
     expression: str  # what it was spread by: a crowd's class, a word of the source, or "none"
     points5: NDArray[np.float64]  # (5, 2) pixels of the picture, YuNet's order
 
@@ -104,6 +107,8 @@ class Shared:
         return found
 
     def _place(self, source: str, name: str) -> tuple[Path, int]:
+        if source == "cc0":
+            return self.data / "cc0" / "portraits.npz", int(name)
         if source == "lfw":
             file, row = name.split(":")
             return self.data / "lfw" / f"{file}.npz", int(row)
@@ -145,10 +150,21 @@ def write(faces: Sequence[CodedFace], path: Path) -> None:
             writer.writerow([face.id, face.source, face.name, face.expression, *points])
 
 
-def draw(data: Path, part: Part) -> list[CodedFace]:
-    """Draw a part's faces. A face without five points is passed over for the next of its kind."""
+def draw(
+    data: Path, part: Part, among_points: NDArray[np.float32] | None = None
+) -> list[CodedFace]:
+    """Draw a part's faces. A face without five points is passed over for the next of its kind,
+    and so is one whose points are not `among_points` (N, 5, 2), where those are given."""
     shared = Shared(data)
     points = Points(shared)
+
+    def find(source: str, name: str) -> NDArray[np.float64] | None:
+        place = points.find(source, name)
+        if place is None or among_points is None:
+            return place
+        near = np.abs(among_points - place).max((1, 2)) < _SAME_PX
+        return place if near.any() else None
+
     rng = np.random.default_rng(SEEDS[part])
     quota = QUOTAS[part]
     named: list[tuple[str, str, str, NDArray[np.float64]]] = []
@@ -163,10 +179,10 @@ def draw(data: Path, part: Part) -> list[CodedFace]:
             strata = {"neutral": strata["neutral"]}
         named += [
             (source, name, word, place)
-            for name, word, place in _spread(strata, count, rng, partial(points.find, source))
+            for name, word, place in _spread(strata, count, rng, partial(find, source))
         ]
     order = rng.permutation(len(named))  # readers must not see blocks of one source
-    letter = {"test": "T", "train": "D", "neutral": "N"}[part]  # no id in two lists
+    letter = {"test": "T", "train": "D", "neutral": "N", "more": "M"}[part]  # no id in two lists
     return [CodedFace(f"{letter}{k + 1:03d}", *named[i]) for k, i in enumerate(order)]
 
 
@@ -225,7 +241,7 @@ def _lfw(shared: Shared, part: Part) -> Stratum:
         for i, (name, test, k) in enumerate(
             zip(arrays["names"], arrays["test"], arrays["expression"], strict=True)
         ):
-            if bool(test) == (part != "train") and int(k) >= 0:
+            if bool(test) == (part not in _TRAINING) and int(k) >= 0:
                 person = str(name).rsplit("_", 1)[0]
                 people.setdefault(person, (EXPRESSIONS[int(k)], []))[1].append(f"{file}:{i}")
     strata: Stratum = {}
@@ -302,7 +318,7 @@ class Points:
 def among(points5: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which faces (N, 5, 2) stand in a list of coded faces: they have the very points of the list,
     which holds two decimals. No training may see them."""
-    lists: tuple[Part, ...] = ("train", "test")
+    lists: tuple[Part, ...] = ("train", "test", "more")
     found = np.zeros(len(points5), bool)
     for face in (face for part in lists for face in listed(part)):
         found |= np.abs(points5[:, :3] - face.points5[:3]).max((1, 2)) < _SAME_PX

@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.model.coded import codes
+from feallm.model.coded import faces as coded
+from feallm.model.coded.faces import Shared
 from feallm.model.data import archive, ferplus, pseudo
 from feallm.model.data.pack import Origin, Rows, sha256
 from feallm.runtime.contract.aus import AU_KEYS, N_AUS
@@ -157,6 +160,50 @@ def cc0_train(data: Path) -> Rows:
         -1 - np.array(kept, np.int64),
         Origin("cc0-portraits", f"CC0; {_POINTS}", len(kept), sha256(path)),
     )
+
+
+_CODED = {1: 2.0, 0: 0.0, codes.UNSURE: np.nan}
+"""The label of presence for a code: as sure as a reader is, 19 times out of 20."""
+
+
+def coded_learn(data: Path) -> Rows:
+    """The photographs of `coded-learn` with what a reader saw, both sides alike, and no expression:
+    the other rows tell that. Points are those of the list."""
+    shared, listed = Shared(data), coded.listed("learn")
+    read = codes.read(coded.FOLDER / "codes_g.csv").of([face.id for face in listed])
+    sides = np.full((len(listed), N_AUS, 2), np.nan, np.float32)
+    strength = np.vectorize(_CODED.__getitem__, otypes=[np.float32])(read.values)
+    sides[:, codes.COLUMNS] = strength[..., None]
+    points = np.array([face.points5 for face in listed], np.float32)
+    images = [shared.encoded(face.source, face.name) for face in listed]
+    return _plain_rows(
+        images,
+        points,
+        np.zeros((len(listed), N_EXPRESSIONS), np.float32),
+        sides,
+        np.array([_group(shared, face) for face in listed], np.int64),
+        Origin(
+            "coded-learn",
+            "codes: own; pictures as in ferplus-train, lfw-train, london-odd and cc0-portraits",
+            len(listed),
+            _joined_sha(images),
+        ),
+    )
+
+
+def _group(shared: Shared, face: coded.CodedFace) -> int:
+    """The group that the face has in the pack of its source."""
+    if face.source == "fer":
+        _, arrays = shared.archive(shared.data / "fer" / "train.npz")
+        found = np.flatnonzero(arrays["row"] == int(face.name.partition(":")[2]))
+        return int(arrays["dup_group"][found[0]])
+    if face.source == "lfw":
+        file, _, row = face.name.partition(":")
+        _, arrays = shared.archive(shared.data / "lfw" / f"{file}.npz")
+        return _person(str(arrays["names"][int(row)]))
+    if face.source == "london":
+        return int(face.name[:3])
+    return -1 - int(face.name)
 
 
 def _yunet(data: Path, size: tuple[int, int]) -> cv2.FaceDetectorYN:

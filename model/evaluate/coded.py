@@ -14,7 +14,13 @@ from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.expressions import EXPRESSION_INDEX
 
 FOLDER = faces.FOLDER
-READERS = {"test": ("a", "b"), "train": ("c",), "neutral": ("d", "e")}
+READERS = {
+    "test": ("a", "b"),
+    "train": ("c",),
+    "neutral": ("d", "e"),
+    "more": ("f",),
+    "learn": ("g",),
+}
 
 
 def code_files(part: faces.Part) -> list[Path]:

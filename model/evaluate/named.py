@@ -13,6 +13,7 @@ LONDON, LFW, RENDERS = "london-even", "lfw-test", "renders-frozen"
 CODED: dict[str, Part] = {
     "coded-test": "test",
     "coded-train": "train",
+    "coded-more": "more",
     "coded-neutral": "neutral",
 }
 NAMES = (LONDON, LFW, *CODED, RENDERS)

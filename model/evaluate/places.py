@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feallm.model.evaluate.sets import Labelled, points_of
-from feallm.runtime.backends.base import AU_INTENSITY, GAZE, LANDMARKS, POSE
+from feallm.runtime.backends.base import AU_INTENSITY, AU_SIDES, GAZE, LANDMARKS, POSE
 from feallm.runtime.contract.aus import AUS
 from feallm.runtime.contract.geometry import CropGeometry
 from feallm.runtime.contract.landmarks import GAZE as GAZE_AXES
@@ -70,7 +70,8 @@ def _sides(
     left, right = sides[..., 0], sides[..., 1]
     on_left = (left >= _PRESENT) & (right <= _ABSENT) & of_two
     on_right = (right >= _PRESENT) & (left <= _ABSENT) & of_two
-    answer = outputs[AU_INTENSITY][..., 0] - outputs[AU_INTENSITY][..., 1]
+    told = outputs.get(AU_SIDES, outputs[AU_INTENSITY])
+    answer = told[..., 0] - told[..., 1]
     n = int(on_left.sum() + on_right.sum())
     if not n:
         return None

@@ -56,18 +56,21 @@ def run(
     name: str,
     *,
     words: bool = False,
+    looks: int = 2,
     step: Callable[[int], None] = lambda count: None,
 ) -> Scored:
-    """Figures for every labelled row; `words` also reads the language model's text of each."""
+    """Figures for every labelled row; `words` also reads the language model's text of each, `looks`
+    = 1 takes each face as a frame of a video is taken, without the second look."""
     rows = data.rows
     manifest = analyzer.bundle.manifest
     outputs = outputs_of(analyzer, data, rows, step)
-    data, loose = at_own_points(data, rows, outputs, manifest.geometry.crop())
-    if len(loose):
-        second = outputs_of(analyzer, data, rows[loose], step)
-        for key, values in decode.both_looks(outputs, loose.tolist(), second).items():
-            outputs[key][loose] = values
-    figures = {"split": name, "n": len(rows), "bundle": analyzer.bundle.digest}
+    if looks > 1:
+        data, again = at_own_points(data, rows, outputs, manifest.geometry.crop())
+        if len(again):
+            second = outputs_of(analyzer, data, rows[again], step)
+            for key, values in decode.both_looks(outputs, again.tolist(), second).items():
+                outputs[key][again] = values
+    figures = {"split": name, "n": len(rows), "looks": looks, "bundle": analyzer.bundle.digest}
     figures |= _figures(outputs, data, manifest.thresholds)
     geometry = manifest.geometry.crop()
     figures |= places.figures(outputs, data, rows, geometry, manifest.aus_sided)

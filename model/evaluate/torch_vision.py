@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from feallm.model.checkpoint import load
-from feallm.runtime.backends.base import IMAGE, PLACE_OUTPUTS, VISION_OUTPUTS, Arrays
+from feallm.runtime.backends.base import ALL_OUTPUTS, IMAGE, Arrays
 
 
 class TorchVision:
@@ -27,7 +27,7 @@ class TorchVision:
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for `image` uint8 (N, H, W, 3)."""
         values = self.network(torch.from_numpy(np.asarray(inputs[IMAGE])))
-        names = (*VISION_OUTPUTS, *PLACE_OUTPUTS)[: len(values)]
+        names = ALL_OUTPUTS[: len(values)]
         return {name: v.numpy() for name, v in zip(names, values, strict=True)}
 
     def close(self) -> None:

@@ -23,28 +23,32 @@ from feallm.model.evaluate.torch_vision import TorchVision
 from feallm.runtime.analyze import Analyzer
 
 UNKNOWN, CLASSES = 255, 7
-DECAYS = (1e-4, 1e-3, 1e-2)
+DECAYS = (1e-4, 1e-3, 1e-2, 3e-2)
 EPOCHS, BATCH, RATE, SEED = 12, 512, 1e-3, 0
 
 
 def features(
     analyzer: Analyzer, network: TorchVision, path: Path, rows: NDArray[np.int64]
 ) -> Tensor:
-    """What the expression head reads of these rows, cut at the points that the network finds."""
+    """What the expression head reads of these rows, the mean over the crop and its mirror image and
+    over both looks: the given points, then those that the network finds."""
     arrays = archive.read(path, "images", "offsets")
     encoded = archive.encoded(path, arrays)
     images = [encoded[i] for i in rows]
     data = sets.Labelled(path, images, np.zeros(len(rows), np.int64), None, None)
     every = np.arange(len(rows))
-    first = run.outputs_of(analyzer, data, every)
-    data, _ = run.at_own_points(data, every, first, analyzer.bundle.manifest.geometry.crop())
+    views = 1 if network.network.mirror is None else 2
     seen: list[Tensor] = []
     hook = network.network.expression_head.register_forward_hook(
-        lambda _, inputs, __: seen.append(inputs[0].clone())
+        lambda _, inputs, __: seen.append(inputs[0].unflatten(0, (views, -1)).mean(0))
     )
+    found = run.outputs_of(analyzer, data, every)
+    first = torch.cat(seen)
+    seen.clear()
+    data, _ = run.at_own_points(data, every, found, analyzer.bundle.manifest.geometry.crop())
     run.outputs_of(analyzer, data, every)
     hook.remove()
-    return torch.cat(seen)
+    return (first + torch.cat(seen)) / 2
 
 
 def fit(x: Tensor, y: Tensor, decay: float) -> nn.Linear:
@@ -75,7 +79,6 @@ def main() -> None:
     analyzer, _ = run.analyzer_for(None, None, chosen.checkpoint)
     network = analyzer.vision
     assert isinstance(network, TorchVision)
-    network.network.mirror = None  # one look: features are the crop's own
     xs, ys, groups = {}, {}, np.zeros(0)
     for split in ("train", "valid"):
         path = chosen.data / "fer" / f"{split}.npz"

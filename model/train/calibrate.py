@@ -2,9 +2,9 @@
 `train` together; nothing that is reported is looked at.
 
 A threshold is the one of the highest mean F1 over two kinds of faces: held-out renders that clearly
-have the AU or clearly have it not, and the photographs of `coded-train`; less what it declares of
-held-out faces at rest (`ALARM_WEIGHT` for each share of them). Faces at rest come from votes and
-words, which say nothing of parted lips, so AU25 and AU26 are left out there.
+have the AU or clearly have it not, and the photographs of `coded-train` and `coded-more`; less what
+it declares of held-out faces at rest (`ALARM_WEIGHT` for each share of them). Faces at rest come
+from votes and words, which say nothing of parted lips, so AU25 and AU26 are left out there.
 
 Intensities follow a line of their own for each AU, a x + b, that is folded into the head: least
 squares make a network timid (it answers near the mean where it is unsure), and the line gives
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from feallm.model.checkpoint import Checkpoint
+from feallm.model.coded.faces import Part
 from feallm.model.data.pack import Faces
 from feallm.model.evaluate import clear, coded, metrics, sets
 from feallm.model.train.batches import still
@@ -32,6 +33,7 @@ from feallm.runtime.contract.geometry import CROP
 
 Floats = NDArray[np.float64]
 
+CODED: tuple[Part, ...] = ("train", "more")
 ALARM_WEIGHT = 0.75
 FEW = 5  # coded faces that have the AU, below which their F1 is not asked
 GRID = np.arange(0.06, 0.941, 0.02)
@@ -108,13 +110,12 @@ def calibrated(
     neutral = faces.expression.argmax(1) == EXPRESSION_INDEX["neutral"]
     neutral &= (faces.expression.max(1) > 0.75) & ~rendered
     resting = held[neutral[held]]
-    real = coded.labelled(data, "train")
-    rows = np.flatnonzero(np.isin(real.slices["source"], sources))
+    coded_read, coded_truth = _coded(network, data, sources)
     evidence = Evidence(
         probability,
         truth.max(2).astype(np.float64),
-        _read(network, real, rows),
-        np.zeros((0, N_AUS)) if real.au is None else real.au[rows],
+        coded_read,
+        coded_truth,
         _probability(outputs(network, still(faces, resting, at_points=True)))
         if len(resting)
         else np.zeros((0, N_AUS)),
@@ -126,12 +127,25 @@ def calibrated(
     facts = checkpoint.training | {
         "calibrated_on": {
             "renders": len(chosen),
-            "coded-train": len(rows),
+            "coded": len(coded_read),
             "at rest": len(resting),
             "intensities": folded,
         }
     }
     return replace(checkpoint, thresholds=thresholds, training=facts)
+
+
+def _coded(network: VisionNetwork, data: Path, sources: tuple[str, ...]) -> tuple[Floats, Floats]:
+    """Probabilities and codes (N, 20) of the coded faces that no training sees and no figure is
+    told of, from `sources`."""
+    read, truth = [np.zeros((0, N_AUS))], [np.zeros((0, N_AUS))]
+    for part in CODED:
+        faces = coded.labelled(data, part)
+        rows = np.flatnonzero(np.isin(faces.slices["source"], sources))
+        if len(rows) and faces.au is not None:
+            read.append(_read(network, faces, rows))
+            truth.append(faces.au[rows])
+    return np.concatenate(read), np.concatenate(truth)
 
 
 def _probability(seen: Seen) -> Floats:

@@ -4,7 +4,8 @@ room to do better.
 Residual blocks that the smaller one lacks begin as nothing (their last norm is 0; P. Goyal et al.,
 "Accurate, Large Minibatch SGD", 2017, begin all blocks so). A first convolution that reads finer
 pixels begins with each weight spread over the pixels whose mean the smaller one read (T. Chen,
-I. Goodfellow, J. Shlens, "Net2Net", 2016, for the idea of a function that is kept).
+I. Goodfellow, J. Shlens, "Net2Net", 2016, for the idea of a function that is kept). Heads that read
+more features begin with nothing for the new ones.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from feallm.model.vision import VisionNetwork
 from feallm.runtime.contract.errors import UsageError
 
 _STEM = "encoder.stages.0.0.0.weight"
+_HEADS = tuple(f"{name}_head.weight" for name in ("au", "intensity", "expression", "place"))
 
 
 @torch.no_grad()
@@ -29,16 +31,27 @@ def grow(network: VisionNetwork, start: VisionNetwork) -> None:
             found = theirs[name]
             if found.shape != value.shape and name == _STEM:
                 found = _spread(found, value.shape[-1])
+            if name in _HEADS and found.shape[0] == value.shape[0]:
+                found = _widened(found, value.shape[1], start.au_head.in_features)
             if found.shape != value.shape:
                 raise UsageError(
                     f"--start: {name} is {tuple(found.shape)} there, {tuple(value.shape)} here"
                 )
             value.copy_(found)
+        elif name.startswith("near_conv."):
+            continue  # the heads begin by not reading it
         elif name.startswith("encoder.stages."):
             if name.endswith(".norm.weight"):
                 value.zero_()
         else:
             raise UsageError(f"--start: has no {name}")
+
+
+def _widened(weight: Tensor, size: int, after: int) -> Tensor:
+    """A head's weights (O, I) with nothing for the `size - I` features that come in after the
+    first `after`."""
+    nothing = weight.new_zeros(weight.shape[0], max(0, size - weight.shape[1]))
+    return torch.cat([weight[:, :after], nothing, weight[:, after:]], 1)
 
 
 def _spread(weight: Tensor, size: int) -> Tensor:

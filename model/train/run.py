@@ -23,7 +23,7 @@ from feallm.model.checkpoint import (
     write_atomically,
 )
 from feallm.model.train.team import Team
-from feallm.runtime.contract.errors import BackendError
+from feallm.runtime.contract.errors import BackendError, InputError
 
 ALONE = Team()
 
@@ -162,6 +162,16 @@ class Run:
                 if self.step % self.plan.save_every == 0 or self.step == self.plan.steps:
                     self._save()
                     yield self.step
+
+
+def saved(folder: Path, stage: str) -> Path:
+    """The file of a stage's last saved state; `InputError` where there is none."""
+    facts = folder / f"{stage}.state.json"
+    try:
+        step = json.loads(facts.read_text())["step"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: holds no saved state of {stage}") from error
+    return folder / f"{stage}.state-{step}.safetensors"
 
 
 class Average(nn.Module):

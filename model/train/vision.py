@@ -33,6 +33,7 @@ CALIBRATION_ROWS = 2500
 _PLACES = ("landmarks", "pose", "gaze")
 _PLAIN = 5  # fields of `Seen` that every network has
 _UNITS = (4.0, 15.0, 15.0)  # pixels and degrees that weigh alike
+_NEARLY = 0.25  # of a unit: below it an error's square counts, beyond it the error itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,17 @@ class VisionRecipe:
     average: float = 0.998
     device: str = "cpu"  # where it is trained; weights come back to the CPU
     workers: int = 0  # processes that draw crops ahead of the training
+    rendered: bool = False  # intensities come from rendered movements alone
 
 
-def losses(seen: Seen, batch: Batch) -> dict[str, Tensor]:
+def losses(seen: Seen, batch: Batch, *, rendered: bool = False) -> dict[str, Tensor]:
     """Soft cross-entropy of votes, and of presence; distance of intensities and of places. What
     is unknown counts for nothing.
 
     Presence begins at intensity 1 (A); its target rises softly there, since the pseudo-labels'
-    own border is soft.
+    own border is soft. `rendered`: intensities are learnt from rendered movements alone, which
+    are those whose head pose is known; what a network reads off photographs is timid, and would
+    teach timidity.
     """
     known = torch.isfinite(batch.au_sides)
     sides = torch.nan_to_num(batch.au_sides)
@@ -64,21 +68,34 @@ def losses(seen: Seen, batch: Batch) -> dict[str, Tensor]:
     intensity = nn.functional.smooth_l1_loss(
         seen.intensity, sides.clamp(0, INTENSITY_MAX), reduction="none"
     )
+    measured = known
+    if rendered:
+        measured = known & torch.isfinite(batch.pose_deg).all(1)[:, None, None]
     voted = batch.expression.sum(1)
     expression = -(batch.expression * seen.expression_logits.log_softmax(1)).sum(1)
     found = {
         "expression": expression.sum() / voted.sum().clamp(min=1),
         "presence": 2.0 * _masked_mean(au, there),
-        "intensity": 0.5 * _masked_mean(intensity, known),
+        "intensity": 0.5 * _masked_mean(intensity, measured),
     }
+    if seen.side_logits is not None:
+        found["sides"] = 0.1 * _which_side(seen.side_logits, sides, known.all(2))
     if seen.place is not None:
         labels = (batch.landmarks, batch.pose_deg, batch.gaze_deg)
         for name, value, label, unit in zip(_PLACES, seen.place, labels, _UNITS, strict=True):
             error = nn.functional.smooth_l1_loss(
-                value / unit, torch.nan_to_num(label) / unit, reduction="none"
+                value / unit, torch.nan_to_num(label) / unit, reduction="none", beta=_NEARLY
             )
             found[name] = _masked_mean(error, torch.isfinite(label))
     return found
+
+
+def _which_side(logits: Tensor, sides: Tensor, known: Tensor) -> Tensor:
+    """Cross-entropy of which side it is, where an AU is seen on one side only."""
+    gap = sides[..., 0] - sides[..., 1]
+    only = known & (sides.amax(2) >= 1.5) & (sides.amin(2) <= 0.5)
+    wrong = nn.functional.softplus(-gap.sign() * (logits[..., 0] - logits[..., 1]))
+    return _masked_mean(wrong, only)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -144,7 +161,7 @@ def train(
         with half:
             seen = as_float(network.see(batch.crops))
             wanted = as_float(taught.see(batch.crops)) if taught is not None else None
-        found = losses(seen, batch)
+        found = losses(seen, batch, rendered=recipe.rendered)
         if taught is not None and wanted is not None:
             found |= taught.losses(seen, wanted, batch.au_sides)
         return found

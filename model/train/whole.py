@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
-from feallm.model.checkpoint import Checkpoint, load, save, write_atomically
+from feallm.model.checkpoint import Checkpoint, load, restore, save, write_atomically
 from feallm.model.config import Config, size
 from feallm.model.data import pack
 from feallm.model.data.pack import Faces
 from feallm.model.train import vision as seeing
 from feallm.model.train.batches import Mix
-from feallm.model.train.run import Plan
+from feallm.model.train.run import Average, Plan, saved
 from feallm.model.train.team import Team
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.contract.aus import AU_KEYS
@@ -28,7 +29,7 @@ from feallm.runtime.contract.expressions import N_EXPRESSIONS
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-EYES = "eyes.safetensors"
+EYES, RUN = "eyes.safetensors", "run.json"
 STAGES = ("vision", "text", "align")
 
 
@@ -92,26 +93,29 @@ class Job:
     workers: int = 0  # processes that draw crops ahead
     batch: int = 64
     teacher: Path | None = None  # a checkpoint whose answers are learnt beside the labels
-    start: Path | None = None  # a checkpoint whose weights are the first
+    start: Path | None = None  # a checkpoint, or a training's folder, whose weights are the first
     eyes: Path | None = None  # a checkpoint whose eyes the words are for, instead of training some
     patterns: bool = False  # rendered patterns teach the expression as well
+    rate: float = 2e-3  # of learning, at its highest
 
     @property
     def recipe(self) -> seeing.VisionRecipe:
         """How the eyes are trained: from one pack as `nano` always was, from several with points
-        from several sources and pictures cut close."""
-        mix = Mix()
-        if len(self.packs) > 1:
+        from several sources, pictures cut close, and intensities of rendered movements."""
+        mix, several = Mix(), len(self.packs) > 1
+        if several:
             shares = tuple(one.share for one in self.packs)
             mix = Mix(shares, rare=0.4, mean_share=0.25, loose=0.8, framed=0.25)
-        return seeing.VisionRecipe(self.batch, mix, device=self.device, workers=self.workers)
+        return seeing.VisionRecipe(
+            self.batch, mix, device=self.device, workers=self.workers, rendered=several
+        )
 
     @property
     def plans(self) -> dict[str, Plan]:
         """Steps and rate of each stage."""
         steps = self.steps or STEPS[self.size]
         return {
-            "vision": Plan(steps.vision, 2e-3, min(200, steps.vision // 4 + 1), self.seed),
+            "vision": Plan(steps.vision, self.rate, min(200, steps.vision // 4 + 1), self.seed),
             "text": Plan(steps.text, 2e-3, min(100, steps.text // 4 + 1), self.seed),
             "align": Plan(steps.align, 2e-3, min(100, steps.align // 4 + 1), self.seed),
         }
@@ -182,8 +186,21 @@ def run(job: Job, stage: str = "all", command: str = "") -> Path | None:
 
 
 def _train_eyes(job: Job, config: Config, faces: Faces) -> tuple[VisionNetwork, dict[str, float]]:
-    teacher, start = (None if p is None else load(p).vision for p in (job.teacher, job.start))
+    teacher = None if job.teacher is None else load(job.teacher).vision
+    start = None if job.start is None else _first_weights(job.start)
     return seeing.train(config, faces, job.out, job.plans["vision"], job.recipe, teacher, start)
+
+
+def _first_weights(path: Path) -> VisionNetwork:
+    """The eyes of a checkpoint, or the average that a training's folder holds so far."""
+    if not path.is_dir():
+        return load(path).vision
+    config = size(json.loads((path / RUN).read_text())["size"])
+    network = VisionNetwork(config.vision, config.language.width)
+    average = Average(network, 0.0)
+    restore({"average": average}, load_file(saved(path, "vision")))
+    average.copy_to(network)
+    return network
 
 
 def _eyes(job: Job, config: Config, faces: Faces, command: str) -> Path:
@@ -215,7 +232,9 @@ def _checkpoint(
 
 
 def _sha(path: Path | None) -> str | None:
-    return None if path is None else pack.sha256(path)
+    if path is None:
+        return None
+    return pack.sha256(saved(path, "vision") if path.is_dir() else path)
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -225,6 +244,7 @@ def _identity(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "steps": asdict(job.steps or STEPS[job.size]),
         "batch": job.batch,
+        "rate": job.rate,
         "start": _sha(job.start),
         "patterns": job.patterns,
         "teacher": _sha(job.teacher),
@@ -241,7 +261,7 @@ def _identity(job: Job) -> dict[str, Any]:
 
 def _same_job(job: Job) -> None:
     """Refuse to go on with another training's states: its schedule, seed or faces would change."""
-    path, mine = job.out / "run.json", _identity(job)
+    path, mine = job.out / RUN, _identity(job)
     if path.is_file():
         found = json.loads(path.read_text())
         if changed := [name for name in mine if found.get(name) != mine[name]]:

@@ -23,9 +23,13 @@ place: engines differ in their order."""
 LANDMARKS = "landmarks"
 POSE = "pose_deg"
 GAZE = "gaze_deg"
+AU_SIDES = "au_side_probability"
 PLACE_OUTPUTS = (LANDMARKS, POSE, GAZE)
 """Outputs that a vision artifact has all of or none: (N, 68, 2) pixels of the crop, (N, 3) and
-(N, 2) degrees in the order of `contract.landmarks`, of the head as it stands in the crop."""
+(N, 2) degrees in the order of `contract.landmarks`, of the head as it stands in the crop. One that
+has them may also have `AU_SIDES` (N, 20, 2): presence on the subject's left and right, whose larger
+one is `AU_PROBABILITY`."""
+ALL_OUTPUTS = (*VISION_OUTPUTS, *PLACE_OUTPUTS, AU_SIDES)
 
 
 class VisionBackend(Protocol):

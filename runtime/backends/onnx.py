@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.runtime.backends.base import IMAGE, PLACE_OUTPUTS, VISION_OUTPUTS, Arrays
+from feallm.runtime.backends.base import (
+    ALL_OUTPUTS,
+    IMAGE,
+    PLACE_OUTPUTS,
+    VISION_OUTPUTS,
+    Arrays,
+)
 from feallm.runtime.contract.errors import BackendError
 
 
@@ -51,7 +57,7 @@ class OnnxVision:
         self.provider = self._session.get_providers()[0]
         inputs = [value.name for value in self._session.get_inputs()]
         outputs = [value.name for value in self._session.get_outputs()]
-        known = (set(VISION_OUTPUTS), {*VISION_OUTPUTS, *PLACE_OUTPUTS})
+        known = (set(VISION_OUTPUTS), {*VISION_OUTPUTS, *PLACE_OUTPUTS}, set(ALL_OUTPUTS))
         if inputs != [IMAGE] or set(outputs) not in known:
             raise BackendError(f"{path}: unexpected signature {inputs} -> {outputs}")
         self._outputs = outputs

@@ -81,6 +81,8 @@ def _au(au: AUReading | None) -> Row | None:
         "probability": round(au.probability, 4),
         "left": None if au.left is None else round(au.left, 3),
         "right": None if au.right is None else round(au.right, 3),
+        "left_present": au.left_present,
+        "right_present": au.right_present,
     }
 
 
@@ -95,6 +97,7 @@ def flat_columns() -> list[str]:
     columns += list(EXPRESSIONS)
     for key in AU_KEYS:
         columns += [key, f"{key}_present", f"{key}_p", f"{key}_left", f"{key}_right"]
+        columns += [f"{key}_left_present", f"{key}_right_present"]
     columns += [*POSE, *(f"gaze_{axis}" for axis in GAZE)]
     columns += [f"{axis}_{k}" for axis in "xy" for k in range(N_LANDMARKS)]
     return [*columns, "explanation", "explanation_source", "bundle"]
@@ -113,7 +116,10 @@ def flat(row: Row) -> dict[str, object]:
         if au is not None:
             cells[key], cells[f"{key}_p"] = au["intensity"], au["probability"]
             cells[f"{key}_present"] = int(au["present"])
-            cells[f"{key}_left"], cells[f"{key}_right"] = au["left"], au["right"]
+            for side in ("left", "right"):
+                there = au[f"{side}_present"]
+                cells[f"{key}_{side}"] = au[side]
+                cells[f"{key}_{side}_present"] = None if there is None else int(there)
     cells.update(row["pose_deg"] or {})
     cells.update({f"gaze_{axis}": angle for axis, angle in (row["gaze_deg"] or {}).items()})
     for k, (x, y) in enumerate(row["landmarks"] or ()):

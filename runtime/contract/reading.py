@@ -22,6 +22,8 @@ class AUReading:
     probability: float
     left: float | None  # the subject's left; None where the sides cannot be told apart
     right: float | None
+    left_present: bool | None = None  # presence on each side; None as for the intensities, and
+    right_present: bool | None = None  # where the bundle does not tell it
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feallm.runtime.backends.base import (
     AU_INTENSITY,
     AU_PROBABILITY,
+    AU_SIDES,
     EXPRESSION,
     GAZE,
     LANDMARKS,
@@ -42,6 +43,8 @@ def check(outputs: Outputs, count: int) -> None:
     if any(name in outputs for name in PLACE_OUTPUTS):
         shapes[LANDMARKS] = (count, N_LANDMARKS, 2)
         shapes[POSE], shapes[GAZE] = (count, len(POSE_AXES)), (count, len(GAZE_AXES))
+    if AU_SIDES in outputs:
+        shapes[AU_SIDES] = (count, N_AUS, 2)
     for name, shape in shapes.items():
         if name not in outputs:
             raise BackendError(f"the vision network gave no {name}")
@@ -71,18 +74,22 @@ def reading(
     """
     probability = outputs[AU_PROBABILITY][row].tolist()
     sides = outputs[AU_INTENSITY][row].clip(0, INTENSITY_MAX).tolist()
+    each = outputs[AU_SIDES][row].tolist() if AU_SIDES in outputs else None
     trained, sided = set(manifest.aus_trained), set(manifest.aus_sided)
     aus: dict[str, AUReading | None] = {}
-    for au, share, (left, right) in zip(AUS, probability, sides, strict=True):
+    for k, (au, share, (left, right)) in enumerate(zip(AUS, probability, sides, strict=True)):
         aus[au.key] = None
         if au.key in trained:
+            least, apart = manifest.thresholds[au.key], au.key in sided
             aus[au.key] = AUReading(
                 au.key,
                 max(left, right),
-                share >= manifest.thresholds[au.key],
+                share >= least,
                 share,
-                left if au.key in sided else None,
-                right if au.key in sided else None,
+                left if apart else None,
+                right if apart else None,
+                each[k][0] >= least if each and apart else None,
+                each[k][1] >= least if each and apart else None,
             )
     named = None
     if expression:
@@ -105,13 +112,16 @@ def own_points(outputs: Outputs, row: int, matrix: Matrix) -> Points:
 def both_looks(first: Outputs, rows: Sequence[int], second: Outputs) -> Outputs:
     """Outputs for `rows` of the first look after a second: what is read is the mean of both, where
     the face is and the tokens are the second's."""
-    mean = (AU_PROBABILITY, AU_INTENSITY, EXPRESSION)
-    return {
+    mean = (AU_PROBABILITY, AU_INTENSITY, AU_SIDES, EXPRESSION)
+    both = {
         name: np.asarray((first[name][list(rows)] + values) / 2, np.float32)
         if name in mean
         else values
         for name, values in second.items()
     }
+    if AU_SIDES in both:
+        both[AU_PROBABILITY] = both[AU_SIDES].max(2)
+    return both
 
 
 def _place(outputs: Outputs, row: int, matrix: Matrix) -> PlaceReading:

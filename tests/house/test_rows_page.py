@@ -15,10 +15,12 @@ from feallm.runtime.contract.reading import (
     Reading,
 )
 
+ENDS = ("_present", "_p", "_left", "_right", "_left_present", "_right_present")
+
 
 def full_row() -> Row:
     """A row in which nothing is null."""
-    au = AUReading("AU1", 1.0, True, 0.9, 1.0, 0.5)
+    au = AUReading("AU1", 1.0, True, 0.9, 1.0, 0.5, True, False)
     scores = dict.fromkeys(EXPRESSIONS, 1 / len(EXPRESSIONS))
     explanation = Explanation("text", ("AU1",), "template", "no bundle")
     place = PlaceReading(((1.0, 2.0),) * 68, (1.0, 2.0, 3.0), (4.0, 5.0))
@@ -39,7 +41,7 @@ def test_every_name_is_on_the_page(root: Path) -> None:
     page = (root / "docs/rows.md").read_text(encoding="utf-8")
     told = {word for code in re.findall(r"`([^`]+)`", page) for word in re.split(r"[\s.]+", code)}
     points = {f"{axis}_{k}" for axis in "xy" for k in range(1, 67)}
-    per_au = {f"{key}{end}" for key in AU_KEYS[1:] for end in ("_present", "_p", "_left", "_right")}
+    per_au = {f"{key}{end}" for key in AU_KEYS[1:] for end in ENDS}
     assert names(full_row()) - told == set(), "fields of the JSON line"
     assert set(flat_columns()) - per_au - points - told == set(), "columns of the table"
     assert f"version of this page: {full_row()['schema']}" in page

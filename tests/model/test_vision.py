@@ -119,8 +119,35 @@ def test_the_larger_side_is_the_face(placed, crops):
 
 
 @torch.no_grad()
+def test_the_stronger_side_is_the_likelier_one(placed, crops):
+    seen, (_, intensity, *_) = placed.see(crops), placed(crops)
+    read = seen.intensity.clamp(0, 5)
+    assert torch.equal(intensity.amax(2), read.amax(2))
+    assert torch.equal(intensity.amin(2), read.amin(2))
+    likelier = seen.side_logits[..., 0] > seen.side_logits[..., 1]
+    apart = intensity[..., 0] != intensity[..., 1]
+    assert apart.any() and torch.equal(
+        (intensity[..., 0] > intensity[..., 1])[apart], likelier[apart]
+    )
+
+
+@torch.no_grad()
+def test_the_heads_read_f_3_cell_by_cell(tiny, crops):
+    """A cell of F_3 moves the sides: without `near`, only its pooled traces could."""
+    config = replace(tiny.CONFIG.vision, place=4, near=2)
+    network = VisionNetwork(config, tiny.CONFIG.language.width).eval()
+    before = network.see(crops[:1]).side_logits
+    cells = network.near_conv.out_channels * 7 * 8
+    weight = network.au_head.weight
+    assert weight.shape[1] == 16 * config.width + config.width + 4 * 4 * 4 + cells
+    weight[:, -cells:] = 0
+    assert not torch.equal(network.see(crops[:1]).side_logits, before)
+
+
+@torch.no_grad()
 def test_places(placed, crops):
-    *_, landmarks, pose, gaze = placed(crops)
+    *_, landmarks, pose, gaze, sides = placed(crops)
+    assert sides.shape == (6, 20, 2) and ((sides > 0) & (sides < 1)).all()
     assert landmarks.shape == (6, 68, 2) and pose.shape == (6, 3) and gaze.shape == (6, 2)
     # Untrained, they lie about the middle of the crop.
     torch.testing.assert_close(landmarks.mean((0, 1)), torch.tensor([56.0, 64]), rtol=0, atol=12)
@@ -148,5 +175,6 @@ def test_a_mirrored_face_swaps_sides_and_nothing_else():
     torch.testing.assert_close(mirrored[4], landmarks, atol=1e-3, rtol=0)
     torch.testing.assert_close(mirrored[5], plain[5] * torch.tensor([1.0, -1.0, -1.0]))
     torch.testing.assert_close(mirrored[6], plain[6] * torch.tensor([1.0, -1.0]))
+    torch.testing.assert_close(mirrored[7], plain[7].flip(2))
     torch.testing.assert_close(network.answer(crops).x_3, one_look.x_3)  # the words' features
     assert not torch.allclose(one_look.au_logits.sigmoid(), plain[0])

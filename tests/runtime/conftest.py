@@ -26,6 +26,8 @@ def reading_of(top="neutral", *, trained=AU_KEYS, **intensities):
                 0.9 if present else 0.1,
                 left if au.sided else None,
                 right if au.sided else None,
+                present and left >= 1 if au.sided else None,
+                present and right >= 1 if au.sided else None,
             )
             if au.key in trained
             else None

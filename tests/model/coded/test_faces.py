@@ -1,11 +1,15 @@
 """Pictures of the lists as files: the very bytes that lie in the shared data."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from feallm.model.coded import faces
 from feallm.runtime.contract.errors import InputError
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 @pytest.fixture
@@ -111,10 +115,39 @@ def test_readers_do_not_see_blocks_of_one_source(resting):
     assert (london[1:] != london[:-1]).sum() > 30  # of 99; two blocks would change once
 
 
-def test_ids_are_of_one_list_alone(resting):
-    every = [face.id for part in ("test", "train") for face in faces.listed(part)]
-    assert not set(every) & {face.id for face in resting}
-    assert {face[0] for face in every} == {"T", "D"}
+def test_ids_and_pictures_are_of_one_list_alone():
+    """But for faces at rest, some of which `coded-test` has too: both are only told of."""
+    pictures: list[tuple[str, str]] = []
+    for part, letter in zip(faces.PARTS, "TDNML", strict=True):
+        listed = faces.listed(part)
+        assert {face.id[0] for face in listed} == {letter}
+        own = {(face.source, face.name) for face in listed}
+        assert len(own) == len(listed)
+        assert part == "neutral" or not own & set(pictures)
+        pictures += own
+
+
+def test_faces_to_learn_from_are_in_no_part_that_is_told_of():
+    """FER by its split, London by its number; LFW's people are told apart by its own table."""
+    for part in ("more", "learn"):
+        for face in faces.listed(part):
+            assert face.source != "fer" or face.name.startswith("train:")
+            assert face.source != "london" or int(face.name[:3]) % 2 == 1
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not beside this checkout")
+def test_lfw_faces_to_learn_from_are_of_people_outside_its_test():
+    shared = faces.Shared(DATA)
+    for file in ("lfw", "lfw_more"):
+        _, arrays = shared.archive(DATA / "lfw" / f"{file}.npz")
+        for part in ("more", "learn", "train"):
+            rows = [
+                int(face.name.partition(":")[2])
+                for face in faces.listed(part)
+                if face.name.startswith(f"{file}:")
+            ]
+            assert rows and not arrays["test"][rows].any()
 
 
 @pytest.fixture
@@ -163,3 +196,12 @@ def test_faces_at_rest_are_drawn_of_neutral_words_alone(people):
     assert {face.name for face in drawn if face.source == "lfw"} == {"lfw:0", "lfw_more:0"}
     assert {face.expression for face in drawn} == {"neutral"}
     assert [f.name for f in faces.draw(people, "neutral")] == [f.name for f in drawn]
+
+
+def test_faces_are_drawn_among_points_alone(people, monkeypatch):
+    monkeypatch.setitem(faces.QUOTAS, "more", {"lfw": 4})
+    everywhere = faces.draw(people, "more")
+    assert [face.name for face in everywhere] == ["lfw:2"]  # B: the others are tested on
+    there = np.ones((1, 5, 2), np.float32)
+    assert len(faces.draw(people, "more", there)) == 1
+    assert not faces.draw(people, "more", there + 0.5)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feallm.model.coded import codes
 from feallm.model.data import ferplus, sources
 from feallm.model.evaluate import sets
 from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
@@ -229,3 +230,22 @@ def test_the_shared_cc0_portraits():
     assert not rows.expression.any() and np.isnan(rows.au_sides).all()
     assert len(set(rows.group.tolist())) == len(rows.images) == rows.origin.rows
     assert np.isfinite(rows.points5).all() and np.isfinite(rows.mean5).all()
+
+
+@marked
+def test_coded_photographs_have_their_codes_and_the_groups_of_their_packs(fer):
+    """A code is the label of both sides, a doubt is none; nothing is held out in one pack and
+    trained on in another."""
+    rows = sources.coded_learn(DATA)
+    listed = sources.coded.listed("learn")
+    assert len(rows.images) == len(listed) == rows.origin.rows
+    read = codes.read(sources.coded.FOLDER / "codes_g.csv").of([face.id for face in listed])
+    label = rows.au_sides[:, codes.COLUMNS]
+    np.testing.assert_array_equal(label[..., 0], label[..., 1])
+    np.testing.assert_array_equal(label[..., 0] == 2, read.values == 1)
+    np.testing.assert_array_equal(np.isnan(label[..., 0]), read.values == codes.UNSURE)
+    others = np.delete(rows.au_sides, codes.COLUMNS, 1)
+    assert np.isnan(others).all() and not rows.expression.any()
+    group = dict(zip(fer.images, fer.group.tolist(), strict=True))
+    of_fer = [k for k, face in enumerate(listed) if face.source == "fer"]
+    assert of_fer and all(group[rows.images[k]] == rows.group[k] for k in of_fer)

@@ -7,7 +7,7 @@ import pytest
 
 from feallm.model.evaluate import places
 from feallm.model.evaluate.sets import Labelled
-from feallm.runtime.backends.base import AU_INTENSITY, GAZE, LANDMARKS, POSE
+from feallm.runtime.backends.base import AU_INTENSITY, AU_SIDES, GAZE, LANDMARKS, POSE
 from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.geometry import CROP
 from feallm.runtime.vision.align import crop_matrix, move, turned_deg
@@ -75,6 +75,15 @@ def test_sides(data, exact):
     data.au_sides[2, middle] = (3, 0)  # has no sides: does not count
     exact[AU_INTENSITY][0, smile], exact[AU_INTENSITY][1, smile] = (2, 1), (2, 1)
     assert places.figures(exact, data, ROWS, CROP, AU_KEYS)["sides"] == {"n": 2, "right": 0.5}
+
+
+def test_sides_by_presence_where_it_is_told(data, exact):
+    smile = AU_INDEX["AU12"]
+    data.au_sides[0, smile] = (3, 0)
+    exact[AU_INTENSITY][0, smile] = (1, 2)
+    exact[AU_SIDES] = np.zeros((2, 20, 2), np.float32)
+    exact[AU_SIDES][0, smile] = (0.4, 0.3)
+    assert places.figures(exact, data, ROWS, CROP, AU_KEYS)["sides"] == {"n": 1, "right": 1.0}
 
 
 def test_sides_that_were_not_trained_do_not_count(data, exact):

@@ -1,6 +1,7 @@
 """Photographs labelled by a network: its soft presence comes back, sides with the mirror image."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ torch = pytest.importorskip("torch", reason="the study needs torch")
 
 from safetensors.torch import save_file  # noqa: E402  torch first
 
+from feallm.model.checkpoint import Checkpoint  # noqa: E402
 from feallm.model.data import pack  # noqa: E402
 from feallm.model.studies.renders import crops, relabel, train  # noqa: E402
 from feallm.model.studies.renders.network import SmallNetwork  # noqa: E402
+from feallm.model.studies.renders.score import load  # noqa: E402
+from feallm.runtime.contract.aus import AU_INDEX  # noqa: E402
 
 NAN = np.nan
 
@@ -94,7 +98,7 @@ def test_the_kept_pack_is_the_first_with_labels_of_both(tiny, network, tmp_path,
     pack.write(sources, tmp_path / "first")
     weights = tmp_path / "w.safetensors"
     save_file({key: value.half() for key, value in network.state_dict().items()}, weights)
-    relabel.kept(weights, tmp_path / "first", tmp_path / "second")
+    relabel.kept(partial(relabel.labels, load(weights)), tmp_path / "first", tmp_path / "second")
     assert "15 photographs, 12 with labels of w.safetensors" in capsys.readouterr().out
     before, after = pack.read(tmp_path / "first"), pack.read(tmp_path / "second")
     for name in pack.ROW_ARRAYS:
@@ -108,3 +112,24 @@ def test_the_kept_pack_is_the_first_with_labels_of_both(tiny, network, tmp_path,
     np.testing.assert_array_equal(after.au_sides[~found], before.au_sides[~found])
     known = np.isfinite(before.au_sides) & found[:, None, None]
     assert (after.au_sides[known] != before.au_sides[known]).any()
+
+
+def test_a_checkpoint_counts_presence_from_its_thresholds(tiny, faces):
+    """Where it is sure of nothing, the label of presence is the border, 1, at the threshold."""
+    teacher = Checkpoint(tiny.CONFIG, tiny.vision(), None, None, ("AU12",), (), {"AU12": 0.3}, {})
+    found = relabel.taught(teacher, faces)
+    k = AU_INDEX["AU12"]
+    assert np.isnan(np.delete(found, k, 1)).all() and np.isfinite(found[:, k]).all()
+    with torch.no_grad():
+        logits = teacher.vision.answer(faces).au_logits[:, k].numpy()
+    expected = 1 + (logits - np.log(0.3 / 0.7)) / train.SOFT
+    assert (expected < 2).all()  # nothing is sure
+    np.testing.assert_allclose(found[:, k, 0], expected.clip(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_labels_beside_what_is_known(monkeypatch, capsys):
+    words = ["--checkpoint", "c.safetensors", "--pack", "p", "--out", "o"]
+    monkeypatch.setattr(sys, "argv", ["relabel", *words])
+    with pytest.raises(SystemExit):
+        relabel.main()
+    assert "--keep" in capsys.readouterr().err

@@ -45,6 +45,18 @@ def test_the_larger_one_answers_alike(larger):
     assert apart(small, large) < 1e-4
 
 
+def test_heads_that_read_more_answer_alike_and_learn():
+    small = network(replace(SMALL, place=4))
+    large = network(replace(SMALL, place=4, near=3))
+    assert large.au_head.in_features == small.au_head.in_features + 3 * 7 * 8
+    grow(large, small)
+    assert apart(small, large) < 1e-4
+    seen = large.see(torch.randint(0, 256, (2, 128, 112), dtype=torch.uint8))
+    seen.place.landmarks.sum().backward()
+    more = large.place_head.weight.grad[:, small.au_head.in_features :]
+    assert more.abs().sum() > 0
+
+
 def test_what_was_added_learns():
     small, large = network(SMALL), network(replace(SMALL, blocks=(1, 1, 1, 1)))
     grow(large, small)

@@ -7,7 +7,7 @@ import torch
 from feallm.model.train import vision as eyes
 from feallm.model.train.batches import Batch
 from feallm.model.train.run import Plan
-from feallm.model.vision import Seen
+from feallm.model.vision import Place, Seen
 from feallm.runtime.contract.aus import AU_INDEX
 
 RECIPE = eyes.VisionRecipe(batch=4)
@@ -100,6 +100,59 @@ def test_losses_against_a_plain_computation(faces):
     assert float(found["intensity"]) == pytest.approx(0.5 * np.mean(distance))
 
 
+def sided(logits, intensity):
+    """What a network with sides and no place says."""
+    found = seen(logits.amax(2), intensity, torch.zeros(len(logits), 8))
+    return found._replace(side_logits=logits)
+
+
+def test_one_sided_movements_ask_for_their_side():
+    labels = torch.zeros(3, 20, 2)
+    labels[0, 4] = torch.tensor([3.0, 0.0])  # on the left alone
+    labels[1, 4] = torch.tensor([3.0, 2.0])  # on both: nothing is asked
+    labels[2, 4] = torch.tensor([torch.nan, 3.0])
+    batch = Batch(torch.zeros(3), torch.zeros(3, 8), labels, *nowhere(3))
+
+    def loss(left):
+        logits = torch.zeros(3, 20, 2)
+        logits[:, 4, 0] = left
+        return float(eyes.losses(sided(logits, labels.nan_to_num()), batch)["sides"])
+
+    assert loss(0.0) == pytest.approx(0.1 * np.log(2))
+    assert loss(2.0) == pytest.approx(0.1 * np.log1p(np.exp(-2)))
+    assert loss(-2.0) > loss(0.0)
+
+
+def test_intensities_of_rendered_movements_alone():
+    labels = torch.full((2, 20, 2), 2.0)
+    landmarks, pose, gaze = nowhere(2)
+    pose[0] = 0.0  # the first is rendered
+    batch = Batch(torch.zeros(2), torch.zeros(2, 8), labels, landmarks, pose, gaze)
+
+    def loss(first, second, rendered):
+        read = torch.tensor([first, second])[:, None, None].expand(2, 20, 2)
+        answers = seen(torch.zeros(2, 20), read, torch.zeros(2, 8))
+        return float(eyes.losses(answers, batch, rendered=rendered)["intensity"])
+
+    assert loss(2.0, 5.0, True) == 0 and loss(4.0, 2.0, True) > 0
+    assert loss(2.0, 5.0, False) > 0
+
+
+def test_small_errors_of_places_still_count():
+    """Beyond a pixel the landmarks' loss grows with the error itself."""
+    marks = torch.full((1, 68, 2), 50.0)
+    nothing = (torch.full((1, 3), torch.nan), torch.full((1, 2), torch.nan))
+    unlabelled = torch.full((1, 20, 2), torch.nan)
+    batch = Batch(torch.zeros(1), torch.zeros(1, 8), unlabelled, marks, *nothing)
+
+    def loss(off):
+        place = Place(marks + off, torch.zeros(1, 3), torch.zeros(1, 2))
+        answers = seen(torch.zeros(1, 20), torch.zeros(1, 20, 2), torch.zeros(1, 8))
+        return float(eyes.losses(answers._replace(place=place), batch)["landmarks"])
+
+    assert loss(3.0) - loss(2.0) == pytest.approx(loss(2.0) - loss(1.0)) == pytest.approx(0.25)
+
+
 def test_a_batch_without_labels_costs_nothing():
     unlabelled = torch.full((2, 20, 2), torch.nan)
     unknown = Batch(torch.zeros(2), torch.zeros(2, 8), unlabelled, *nowhere(2))
@@ -182,8 +235,8 @@ def test_places_are_learnt_where_they_are_known():
     place = Place(guess, torch.zeros(2, 3), torch.zeros(2, 2))
     plain = seen(torch.zeros(2, 20), torch.zeros(2, 20, 2), torch.zeros(2, 8))
     found = eyes.losses(plain._replace(place=place), batch)
-    assert found["landmarks"].item() == pytest.approx(8 / 4 - 0.5)  # two units off
-    assert float(found["pose"]) == pytest.approx(0.5 / 6)  # one unit off in one of six
+    assert found["landmarks"].item() == pytest.approx(8 / 4 - 0.125)  # two units off
+    assert float(found["pose"]) == pytest.approx(0.875 / 6)  # one unit off in one of six
     assert float(found["gaze"]) == 0
     found["landmarks"].backward()
     assert guess.grad[0].abs().min() > 0 and not guess.grad[1].any()

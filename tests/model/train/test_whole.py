@@ -148,3 +148,19 @@ def test_every_size_has_steps():
     assert set(whole.STEPS) == set(config.SIZES)
     with pytest.raises(UsageError):
         whole.run(whole.Job("nano", (), Path("nowhere")), "none")
+
+
+def test_a_training_goes_on_from_another_ones_folder(small, packed, feallm, tmp_path):
+    words = ("train", "--pack", packed, "--stage", "vision", "--steps", "3,3,3", *ONE)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert feallm(*words, "--out", first)[0] == 0
+    folder = whole._first_weights(first).state_dict()
+    for name, value in load(first / whole.EYES).vision.state_dict().items():
+        if name != "temperature":  # fitted when all was done
+            assert np.allclose(folder[name], value, atol=2e-3), name
+    code, _, err = feallm(*words, "--rate", "1e-4", "--start", first, "--out", second)
+    assert code == 0, err
+    facts = json.loads((second / whole.RUN).read_text())
+    assert facts["rate"] == 1e-4 and len(facts["start"]) == 64
+    code, _, err = feallm(*words, "--start", tmp_path, "--out", tmp_path / "third")
+    assert code == 3 and "no saved state" in err

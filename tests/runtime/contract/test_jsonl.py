@@ -19,12 +19,13 @@ FIELDS = [
     "schema", "source", "frame", "time_s", "track", "box", "score", "aus", "expression",
     "explanation", "pose_deg", "gaze_deg", "landmarks", "intensity_calibrated", "bundle",
 ]  # fmt: skip
-AU_FIELDS = ["intensity", "present", "probability", "left", "right"]
+SIDES = ["left", "right", "left_present", "right_present"]
+AU_FIELDS = ["intensity", "present", "probability", *SIDES]
 
 
 @pytest.fixture
 def reading(reading_of):
-    return reading_of("happiness", trained=("AU12", "AU25"), AU12=(4.0, 3.0), AU25=1.25)
+    return reading_of("happiness", trained=("AU12", "AU25"), AU12=(4.0, 0.5), AU25=1.25)
 
 
 def rows(*readings, **facts):
@@ -42,7 +43,8 @@ def test_a_row_of_a_face(reading):
     assert list(row["aus"]) == list(AU_KEYS)
     assert list(row["aus"]["AU12"]) == AU_FIELDS
     assert row["aus"]["AU12"] == {
-        "intensity": 4.0, "present": True, "probability": 0.9, "left": 4.0, "right": 3.0,
+        "intensity": 4.0, "present": True, "probability": 0.9, "left": 4.0, "right": 0.5,
+        "left_present": True, "right_present": False,
     }  # fmt: skip
     assert row["aus"]["AU25"]["left"] is None and row["aus"]["AU25"]["right"] is None
     assert [key for key, au in row["aus"].items() if au is not None] == ["AU12", "AU25"]
@@ -95,10 +97,11 @@ def test_numbers_that_are_none_are_never_written(reading):
 
 def test_columns():
     columns = jsonl.flat_columns()
-    assert len(columns) == len(set(columns)) == 10 + 8 + 20 * 5 + 3 + 2 + 68 * 2 + 3
+    assert len(columns) == len(set(columns)) == 10 + 8 + 20 * 7 + 3 + 2 + 68 * 2 + 3
     assert columns[:4] == ["source", "frame", "time_s", "track"]
     at = columns.index("AU12")
-    assert columns[at : at + 5] == ["AU12", "AU12_present", "AU12_p", "AU12_left", "AU12_right"]
+    assert columns[at : at + 3] == ["AU12", "AU12_present", "AU12_p"]
+    assert columns[at + 3 : at + 7] == [f"AU12_{side}" for side in SIDES]
 
 
 def test_a_flat_row(reading):
@@ -106,8 +109,15 @@ def test_a_flat_row(reading):
     cells = jsonl.flat(row)
     assert list(cells) == jsonl.flat_columns()
     assert (cells["AU12"], cells["AU12_present"], cells["AU12_p"]) == (4.0, 1, 0.9)
-    assert (cells["AU12_left"], cells["AU12_right"]) == (4.0, 3.0)
-    assert cells["AU1"] == cells["AU1_present"] == cells["AU25_left"] == ""
+    assert (cells["AU12_left"], cells["AU12_right"]) == (4.0, 0.5)
+    assert (cells["AU12_left_present"], cells["AU12_right_present"]) == (1, 0)
+    assert (
+        cells["AU1"]
+        == cells["AU1_present"]
+        == cells["AU25_left"]
+        == cells["AU25_left_present"]
+        == ""
+    )
     assert (cells["x0"], cells["y1"], cells["expression"]) == (0, 10, "happiness")
     assert cells["track"] == 0  # not an empty cell
     assert math.isclose(sum(cells[name] for name in EXPRESSIONS), 1)

@@ -8,6 +8,7 @@ import pytest
 from feallm.runtime.backends.base import (
     AU_INTENSITY,
     AU_PROBABILITY,
+    AU_SIDES,
     EXPRESSION,
     GAZE,
     LANDMARKS,
@@ -162,6 +163,46 @@ def test_places_are_all_there_or_none(placed, name):
         decode.check(placed, 2)
     with pytest.raises(BackendError, match=name):
         decode.check({**placed, name: kept[:, :2, ...][..., :1]}, 2)
+
+
+@pytest.fixture
+def sides(placed):
+    """The same with presence on each side: AU12 on the left of the first face alone."""
+    placed[AU_SIDES] = np.full((2, 20, 2), 0.01, np.float32)
+    placed[AU_SIDES][0, AU_INDEX["AU12"], 0] = 0.97
+    placed[AU_PROBABILITY] = placed[AU_SIDES].max(2)
+    return placed
+
+
+def test_presence_on_each_side(sides, manifest):
+    with_sides = manifest.model_copy(update={"aus_sided": ("AU12",)})
+    found = decode.reading(sides, 0, FACE, with_sides).aus["AU12"]
+    assert (found.present, found.left_present, found.right_present) == (True, True, False)
+    other = decode.reading(sides, 1, FACE, with_sides).aus["AU12"]
+    assert (other.present, other.left_present, other.right_present) == (False, False, False)
+
+
+def test_sides_that_were_not_trained_are_not_told(sides, outputs, manifest):
+    alike = manifest.model_copy(update={"aus_sided": ()})
+    found = decode.reading(sides, 0, FACE, alike).aus["AU12"]
+    assert found.present and found.left_present is None and found.right_present is None
+    del outputs[AU_SIDES]
+    with_sides = manifest.model_copy(update={"aus_sided": ("AU12",)})
+    assert decode.reading(outputs, 0, FACE, with_sides).aus["AU12"].left_present is None
+
+
+def test_after_two_looks_the_face_has_what_a_side_has(sides):
+    second = {name: values.copy() for name, values in sides.items()}
+    second[AU_SIDES] = second[AU_SIDES][..., ::-1].copy()  # it saw the other side
+    both = decode.both_looks(sides, [0, 1], second)
+    np.testing.assert_allclose(both[AU_SIDES][0, AU_INDEX["AU12"]], [0.49, 0.49])
+    np.testing.assert_array_equal(both[AU_PROBABILITY], both[AU_SIDES].max(2))
+
+
+def test_sides_of_another_shape_are_refused(sides):
+    decode.check(sides, 2)
+    with pytest.raises(BackendError, match=AU_SIDES):
+        decode.check({**sides, AU_SIDES: sides[AU_SIDES][..., 0]}, 2)
 
 
 def test_without_expression(outputs, manifest):
