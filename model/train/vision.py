@@ -79,7 +79,7 @@ def losses(seen: Seen, batch: Batch, *, rendered: bool = False) -> dict[str, Ten
         "intensity": 0.5 * _masked_mean(intensity, measured),
     }
     if seen.side_logits is not None:
-        found["sides"] = 0.1 * _which_side(seen.side_logits, sides, known.all(2))
+        found["sides"] = 0.3 * _which_side(seen.side_logits, sides, known.all(2))
     if seen.place is not None:
         labels = (batch.landmarks, batch.pose_deg, batch.gaze_deg)
         for name, value, label, unit in zip(_PLACES, seen.place, labels, _UNITS, strict=True):

@@ -118,8 +118,8 @@ def test_one_sided_movements_ask_for_their_side():
         logits[:, 4, 0] = left
         return float(eyes.losses(sided(logits, labels.nan_to_num()), batch)["sides"])
 
-    assert loss(0.0) == pytest.approx(0.1 * np.log(2))
-    assert loss(2.0) == pytest.approx(0.1 * np.log1p(np.exp(-2)))
+    assert loss(0.0) == pytest.approx(0.3 * np.log(2))
+    assert loss(2.0) == pytest.approx(0.3 * np.log1p(np.exp(-2)))
     assert loss(-2.0) > loss(0.0)
 
 
