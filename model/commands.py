@@ -169,13 +169,19 @@ def sheet(
 def agreement(
     first: Annotated[Path | None, typer.Option("--a", help="codes; else the committed A")] = None,
     second: Annotated[Path | None, typer.Option("--b", help="codes; else the committed B")] = None,
+    common: Annotated[
+        bool, typer.Option("--common", help="leave out faces that only one of them coded")
+    ] = False,
 ) -> None:
-    """Print how far the two readers of the coded test faces agree, AU by AU (Cohen's kappa)."""
+    """Print how far two readers agree, AU by AU (Cohen's kappa): those of the coded test faces,
+    where no others are named."""
     from feallm.model.coded import codes
     from feallm.model.evaluate import coded, show
 
     default = coded.code_files("test")
     a, b = (codes.read(chosen or own) for chosen, own in zip((first, second), default, strict=True))
+    if common:
+        a, b = a.within(b.ids), b.within(a.ids)
     show.agreement(codes.agreement(a, b))
 
 
@@ -341,6 +347,8 @@ def evaluate_split(
             "--checkpoint scores the eyes of a checkpoint",
             hint="--artifact and --words ask for a bundle; export the checkpoint first",
         )
+    if looks == 1 and detector is not None:
+        raise UsageError("--detector reads photographs as `analyze` does, which takes two looks")
     labelled = named.read(source, split)
     scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint, detector)
     words = words or of_words

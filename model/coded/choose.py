@@ -1,17 +1,24 @@
-"""Which photographs of a pack are worth a reader's time: for each AU those that a network is
-surest of and those at its border, and a quarter by chance.
+"""Which photographs of a training are worth a reader's time, and which are kept for thresholds.
 
-    python -m feallm.model.coded.choose --data ../shared/data --pack packs/taught2:840:420 \\
-        --pack packs/clean --seed 1117 --out model/coded/learn.csv
+    python -m feallm.model.coded.choose learn --data ../shared/data --out model/coded/learn.csv \\
+        --pack packs/taught2:840:420 --pack packs/clean \\
+        --held-with packs/taught2 --held-with packs/r80:1:60000 --held-with packs/moved \\
+        --held-with packs/clean
+    python -m feallm.model.coded.choose more --data ../shared/data --out model/coded/more.csv \\
+        --held-with packs/taught2 ...
 
-A pack's faces are named by their picture, byte for byte; `--pack FOLDER:FER:LFW` says how many of
-each source, FOLDER alone takes all of London and CC0. Faces that trainings hold out and faces of
-the other lists are passed over.
+`learn`: of each source a quarter by chance, and for each AU by turns those that a network is surest
+of and those at its border, as far as both go. `--pack FOLDER:FER:LFW` says how many of each source,
+FOLDER alone takes all of London and CC0. A pack's faces are named by their picture, byte for byte.
+Faces that the training of the packs `--held-with` holds out and faces of the other lists are passed
+over. `more`: 240 of those that it holds out, spread over the expressions (eight that the bank of
+moved photographs had were struck from the list afterwards).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +27,8 @@ from numpy.typing import NDArray
 from feallm.model.coded import codes, faces
 from feallm.model.coded.faces import CodedFace, Shared
 from feallm.model.data import pack
+from feallm.model.train.vision import split
+from feallm.model.train.whole import Pack, read_all
 from feallm.runtime.contract.expressions import EXPRESSIONS
 
 CHANCE = 0.25  # of the faces, drawn whatever the network says
@@ -77,27 +86,16 @@ def choose(
     return chosen
 
 
-def main() -> None:
-    """Read the packs, choose, write the list."""
-    from feallm.model.train.vision import split
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pack", action="append", required=True, help="FOLDER[:FER:LFW]")
-    parser.add_argument("--held-with", action="append", default=[], help="packs of the training")
-    parser.add_argument("--seed", type=int, default=1117)
-    parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    shared, rng = Shared(asked.data), np.random.default_rng(asked.seed)
+def learn(
+    data: Path, packs: Sequence[str], held: NDArray[np.float32], seed: int
+) -> list[CodedFace]:
+    """The list `learn` of packs, FOLDER[:FER:LFW] each; faces at the points `held` (K, 5, 2) are
+    passed over."""
+    shared, rng = Shared(data), np.random.default_rng(seed)
     names = names_of(shared)
+    spoken_for = {points.tobytes() for points in held}
     named: list[tuple[str, str, str, NDArray[np.float64]]] = []
-    held: NDArray[np.float32] | None = None
-    if asked.held_with:
-        from feallm.model.train.whole import Pack, read_all
-
-        joined = read_all([Pack.parse(text) for text in asked.held_with])
-        held = joined.points5[split(joined)[1]]
-    for text in asked.pack:
+    for text in packs:
         folder, *quota = text.split(":")
         index = pack.read_index(Path(folder))
         found = pack.read(Path(folder))
@@ -107,9 +105,7 @@ def main() -> None:
                 images += pack.encoded(file["images"], file["offsets"])
         source = np.array([names[image][0] for image in images])
         free = np.isfinite(found.points5).all((1, 2)) & ~faces.among(found.points5)
-        if held is not None:
-            spoken_for = {points.tobytes() for points in held}
-            free &= np.array([points.tobytes() not in spoken_for for points in found.points5])
+        free &= np.array([points.tobytes() not in spoken_for for points in found.points5])
         counts = dict(zip(("fer", "lfw"), map(int, quota), strict=True)) if quota else {}
         for kind in np.unique(source):
             rows = np.flatnonzero(free & (source == kind))
@@ -123,8 +119,27 @@ def main() -> None:
                     word = "none"
                 named.append((*names[images[row]], word, found.points5[row].astype(np.float64)))
     order = rng.permutation(len(named))
-    faces.write([CodedFace(f"L{k + 1:04d}", *named[i]) for k, i in enumerate(order)], asked.out)
-    print(f"{asked.out}  {len(named)} faces")
+    return [CodedFace(f"L{k + 1:04d}", *named[i]) for k, i in enumerate(order)]
+
+
+def main() -> None:
+    """Read the packs, choose, write the list."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["learn", "more"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--pack", action="append", default=[], help="FOLDER[:FER:LFW]")
+    parser.add_argument("--held-with", action="append", required=True, help="packs of a training")
+    parser.add_argument("--seed", type=int, default=1117)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    joined = read_all([Pack.parse(text) for text in asked.held_with])
+    held = joined.points5[split(joined)[1]]
+    if asked.part == "more":
+        found = faces.draw(asked.data, "more", held)
+    else:
+        found = learn(asked.data, asked.pack, held, asked.seed)
+    faces.write(found, asked.out)
+    print(f"{asked.out}  {len(found)} faces")
 
 
 if __name__ == "__main__":

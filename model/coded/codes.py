@@ -2,8 +2,9 @@
 
 `codes_a.csv` and `codes_b.csv` are two readers' codes of the faces of `test.csv`, made apart from
 each other; `codes_c.csv` is a third reader's of `train.csv`, `codes_d.csv` and `codes_e.csv` two
-readers' of `neutral.csv`. Each face of `more.csv` and `learn.csv` was coded once, by one of four
-readers (`codes_f.csv`, 60 faces each) and by one of eight (`codes_g.csv`, 180 each).
+readers' of `neutral.csv`. Each face of `more.csv` was coded by one of four readers (`codes_f.csv`),
+each of `learn.csv` by one of twelve (`codes_g.csv`), and 324 of the latter once more by another one
+of the twelve (`codes_h.csv`).
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ class Codes:
                 raise InputError(f"{self.path}: {what} {min(faces)}{rest}")
         place = {face: k for k, face in enumerate(self.ids)}
         return Codes(self.path, tuple(ids), self.values[[place[face] for face in ids]])
+
+    def within(self, ids: Sequence[str]) -> Codes:
+        """The same of those faces alone that are among `ids`."""
+        kept = set(ids)
+        own = [k for k, face in enumerate(self.ids) if face in kept]
+        return Codes(self.path, tuple(self.ids[k] for k in own), self.values[own])
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ from feallm.runtime.vision.align import Image
 Part = Literal["test", "train", "neutral", "more", "learn"]
 PARTS: tuple[Part, ...] = ("test", "train", "neutral", "more", "learn")
 
+UNSEEN: tuple[Part, ...] = ("train", "test", "more")
+"""Lists whose faces no training may see, and which training pictures hold; thresholds are fitted on
+the first and the last."""
+
 SEEDS = {"test": 1113, "train": 1114, "neutral": 1115, "more": 1116}
 TEST_QUOTA = {"fer": 50, "lfw": 60, "london": 30, "clips": 10}
 TRAIN_QUOTA = {"fer": 60, "lfw": 60, "london": 30}
@@ -316,10 +320,9 @@ class Points:
 
 
 def among(points5: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which faces (N, 5, 2) stand in a list of coded faces: they have the very points of the list,
-    which holds two decimals. No training may see them."""
-    lists: tuple[Part, ...] = ("train", "test", "more")
+    """Which faces (N, 5, 2) stand in a list of `UNSEEN`: they have the very points of the list,
+    which holds two decimals."""
     found = np.zeros(len(points5), bool)
-    for face in (face for part in lists for face in listed(part)):
+    for face in (face for part in UNSEEN for face in listed(part)):
         found |= np.abs(points5[:, :3] - face.points5[:3]).max((1, 2)) < _SAME_PX
     return found

@@ -37,9 +37,10 @@ def entry(part: faces.Part) -> frozen.Entry:
 
 
 def labelled(data: Path, part: faces.Part) -> Labelled:
-    """A part's faces: AUs where the two readers say the same, or as the one reader of `train`
-    says. No expression is scored but that of `neutral`, whose faces were drawn by that word; what
-    either reader sees there is excused. Slices: source, and the word that it was drawn by."""
+    """A part's faces: AUs where the two readers say the same, or as the one reader says where
+    there is but one. No expression is scored but that of `neutral`, whose faces were drawn by that
+    word; what either reader sees there is excused. Slices: source, and the word that it was drawn
+    by."""
     listed, read = _read(part)
     given = codes.consensus(*read) if len(read) == 2 else codes.labels(read[0])
     au = np.full((len(listed), N_AUS), np.nan)

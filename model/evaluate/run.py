@@ -66,6 +66,7 @@ def run(
     outputs = outputs_of(analyzer, data, rows, step)
     if looks > 1:
         data, again = at_own_points(data, rows, outputs, manifest.geometry.crop())
+        looks = 2 if len(again) else 1
         if len(again):
             second = outputs_of(analyzer, data, rows[again], step)
             for key, values in decode.both_looks(outputs, again.tolist(), second).items():

@@ -67,7 +67,7 @@ def collect(data: Path, points: Path | None) -> Bank:
     Raises `InputError` where a set is missing or damaged.
     """
     shared = coded.Shared(data)
-    taken = {(face.source, face.name) for part in ("test", "train") for face in coded.listed(part)}
+    taken = {(face.source, face.name) for part in coded.UNSEEN for face in coded.listed(part)}
     images, names, marks = _fer(data, taken)
     if points is not None:
         arrays = archive.read(points, "names", "points68", "blendshapes", "blendshape_names")

@@ -52,6 +52,7 @@ class Mix:
     mean_share: float = 0.65  # crops at the mean place: what a box without points gives
     loose: float = 0.0  # crops at landmarks, that have them moved as another source would
     framed: float = 0.0  # pictures that are cut close about the face first
+    drawn: Augment | None = None  # how renders are disturbed, where not as photographs are
 
 
 class Crops:
@@ -111,6 +112,8 @@ class Crops:
     def _crop(self, i: int, rng: np.random.Generator, how: Augment) -> tuple[Jittered, Points]:
         """A crop of face `i`, and the corner of the picture that it was cut from."""
         faces, mix = self.faces, self.mix
+        if mix.drawn is not None and np.isfinite(faces.place["gaze_deg"][i]).all():
+            how = mix.drawn  # of photographs, moved ones too, no gaze is known
         points = faces.points5[i].astype(np.float64)
         if not np.isfinite(points).all() or rng.random() < mix.mean_share:
             points = faces.mean5[i].astype(np.float64)

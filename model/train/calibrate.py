@@ -95,7 +95,7 @@ def calibrated(
     checkpoint: Checkpoint, faces: Faces, data: Path, sources: tuple[str, ...]
 ) -> Checkpoint:
     """The checkpoint with thresholds and intensities fitted on held-out rows of its packs and on
-    the faces of `coded-train` that come from `sources`. The network is changed in place."""
+    the coded faces that come from `sources`. The network is changed in place."""
     network = checkpoint.vision
     _, held = split(faces)
     rng = np.random.default_rng(5)
@@ -136,8 +136,8 @@ def calibrated(
 
 
 def _coded(network: VisionNetwork, data: Path, sources: tuple[str, ...]) -> tuple[Floats, Floats]:
-    """Probabilities and codes (N, 20) of the coded faces that no training sees and no figure is
-    told of, from `sources`."""
+    """Probabilities and codes (N, 20) of the coded faces that no training sees with their codes and
+    no figure is told of, from `sources`."""
     read, truth = [np.zeros((0, N_AUS))], [np.zeros((0, N_AUS))]
     for part in CODED:
         faces = coded.labelled(data, part)

@@ -46,7 +46,7 @@ class VisionRecipe:
     average: float = 0.998
     device: str = "cpu"  # where it is trained; weights come back to the CPU
     workers: int = 0  # processes that draw crops ahead of the training
-    rendered: bool = False  # intensities come from rendered movements alone
+    rendered: bool = False  # intensities come from rendered movements alone, where there are any
 
 
 def losses(seen: Seen, batch: Batch, *, rendered: bool = False) -> dict[str, Tensor]:
@@ -132,6 +132,7 @@ def train(
         grow(network, start)
     # torch runs this form of `to`, but its stub does not know it.
     network.to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rendered = recipe.rendered and bool(np.isfinite(faces.place["pose_deg"]).any())
     average = Average(network, recipe.average)
     modules: dict[str, nn.Module] = {"network": network, "average": average}
     groups = _groups(network, recipe.decay)
@@ -161,7 +162,7 @@ def train(
         with half:
             seen = as_float(network.see(batch.crops))
             wanted = as_float(taught.see(batch.crops)) if taught is not None else None
-        found = losses(seen, batch, rendered=recipe.rendered)
+        found = losses(seen, batch, rendered=rendered)
         if taught is not None and wanted is not None:
             found |= taught.losses(seen, wanted, batch.au_sides)
         return found

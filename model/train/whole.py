@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from feallm.model.checkpoint import Checkpoint, load, restore, save, write_atomically
 from feallm.model.config import Config, size
 from feallm.model.data import pack
+from feallm.model.data.augment import GENTLE
 from feallm.model.data.pack import Faces
 from feallm.model.train import vision as seeing
 from feallm.model.train.batches import Mix
@@ -23,7 +24,7 @@ from feallm.model.train.run import Average, Plan, saved
 from feallm.model.train.team import Team
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.contract.aus import AU_KEYS
-from feallm.runtime.contract.errors import UsageError
+from feallm.runtime.contract.errors import InputError, UsageError
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Job:
         mix, several = Mix(), len(self.packs) > 1
         if several:
             shares = tuple(one.share for one in self.packs)
-            mix = Mix(shares, rare=0.4, mean_share=0.25, loose=0.8, framed=0.25)
+            mix = Mix(shares, rare=0.4, mean_share=0.25, loose=0.8, framed=0.25, drawn=GENTLE)
         return seeing.VisionRecipe(
             self.batch, mix, device=self.device, workers=self.workers, rendered=several
         )
@@ -195,10 +196,18 @@ def _first_weights(path: Path) -> VisionNetwork:
     """The eyes of a checkpoint, or the average that a training's folder holds so far."""
     if not path.is_dir():
         return load(path).vision
-    config = size(json.loads((path / RUN).read_text())["size"])
+    tensors = load_file(saved(path, "vision"))
+    try:
+        facts = json.loads((path / RUN).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable {RUN}") from error
+    config = Config.from_dict(facts["config"]) if "config" in facts else size(facts["size"])
     network = VisionNetwork(config.vision, config.language.width)
     average = Average(network, 0.0)
-    restore({"average": average}, load_file(saved(path, "vision")))
+    try:
+        restore({"average": average}, tensors)
+    except RuntimeError as error:  # torch's word for tensors of other names and shapes
+        raise InputError(f"{path}: its state is of another network than its {RUN} says") from error
     average.copy_to(network)
     return network
 
@@ -259,12 +268,17 @@ def _identity(job: Job) -> dict[str, Any]:
     }
 
 
+_BEFORE = {"rate": 2e-3}
+"""What older folders do not say, since there was no other."""
+
+
 def _same_job(job: Job) -> None:
     """Refuse to go on with another training's states: its schedule, seed or faces would change."""
     path, mine = job.out / RUN, _identity(job)
+    mine["config"] = json.loads(json.dumps(size(job.size).to_dict()))
     if path.is_file():
-        found = json.loads(path.read_text())
-        if changed := [name for name in mine if found.get(name) != mine[name]]:
+        found = _BEFORE | json.loads(path.read_text())
+        if changed := [name for name in mine if found.get(name, mine[name]) != mine[name]]:
             raise UsageError(
                 f"{job.out}: holds a training with another {', '.join(changed)}",
                 hint="choose another --out",

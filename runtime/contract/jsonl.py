@@ -117,7 +117,7 @@ def flat(row: Row) -> dict[str, object]:
             cells[key], cells[f"{key}_p"] = au["intensity"], au["probability"]
             cells[f"{key}_present"] = int(au["present"])
             for side in ("left", "right"):
-                there = au[f"{side}_present"]
+                there = au.get(f"{side}_present")  # older rows lack it
                 cells[f"{key}_{side}"] = au[side]
                 cells[f"{key}_{side}_present"] = None if there is None else int(there)
     cells.update(row["pose_deg"] or {})

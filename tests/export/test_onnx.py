@@ -1,11 +1,15 @@
 """The ONNX file against torch: same answers for any batch, the opset asked for, no traces."""
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from feallm.export.onnx import OPSET, difference
+from feallm.export.onnx import OPSET, agree, difference, export_vision
 from feallm.model.checkpoint import load
+from feallm.model.vision import VisionNetwork
 from feallm.runtime.backends.base import (
     ALL_OUTPUTS,
     AU_PROBABILITY,
@@ -93,11 +97,6 @@ def test_no_path_of_this_machine_is_inside(file):
 
 
 def test_places_are_exported_where_the_network_has_them(tiny, tmp_path):
-    from dataclasses import replace
-
-    from feallm.export.onnx import agree, export_vision
-    from feallm.model.vision import VisionNetwork
-
     torch.manual_seed(4)
     config = replace(tiny.CONFIG.vision, place=4)
     network = VisionNetwork(config, tiny.CONFIG.language.width).eval()
@@ -111,3 +110,19 @@ def test_places_are_exported_where_the_network_has_them(tiny, tmp_path):
         values = network(torch.from_numpy(crops))
     for name, value in list(zip(ALL_OUTPUTS, values, strict=True))[len(VISION_OUTPUTS) :]:
         np.testing.assert_allclose(found[name], value.numpy(), rtol=0, atol=1e-2)
+
+
+def test_a_file_that_tells_no_presence_of_sides_is_read(tiny, tmp_path):
+    """Bundles of before it was told."""
+    torch.manual_seed(4)
+    config = replace(tiny.CONFIG.vision, place=4)
+    network = VisionNetwork(config, tiny.CONFIG.language.width).eval()
+    path = tmp_path / "vision.onnx"
+    export_vision(network, path)
+    model = onnx.load(path)
+    kept = [value for value in model.graph.output if value.name != AU_SIDES]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    onnx.save(model, path)
+    found = OnnxVision(path).run({IMAGE: tiny.crops(2)})
+    assert set(found) == set(ALL_OUTPUTS) - {AU_SIDES}

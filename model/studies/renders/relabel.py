@@ -7,8 +7,8 @@ A second training on renders and these then sees photographs too (Q. Xie et al.,
 with Noisy Student improves ImageNet classification", CVPR 2020). Votes, words and pseudo-labels of
 the first pack are not copied; with `--keep` all is copied, and where the first pack knows an AU
 too, the label is the mean of both: two teachers' faults are not the same. `--checkpoint` in place
-of `--weights` reads them with a network of `feallm train`, whose thresholds, fitted on faces that
-people coded, say where presence begins.
+of `--weights` reads them with a network of `feallm train`, whose thresholds, fitted on faces coded
+by eye, say where presence begins.
 """
 
 from __future__ import annotations

@@ -153,9 +153,28 @@ def test_the_command_without_codes_is_one_line(feallm, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "part, readers, count", [("test", "ab", 150), ("train", "c", 150), ("neutral", "de", 100)]
+    "part, readers, count",
+    [
+        ("test", "ab", 150),
+        ("train", "c", 150),
+        ("neutral", "de", 100),
+        ("more", "f", 232),
+        ("learn", "g", 1427),
+    ],
 )
 def test_the_committed_codes_are_of_the_committed_lists(part, readers, count):
     ids = [face.id for face in faces.listed(part)]
     for reader in readers:
         assert codes.read(faces.FOLDER / f"codes_{reader}.csv").of(ids).values.shape == (count, 15)
+
+
+def test_readers_of_faces_in_common(feallm):
+    """324 faces of `learn` were read twice."""
+    first, second = (faces.FOLDER / f"codes_{reader}.csv" for reader in "hg")
+    code, _, err = feallm("data", "agreement", "--a", first, "--b", second)
+    assert code == 3 and "not on the list" in err
+    code, out, err = feallm("data", "agreement", "--a", first, "--b", second, "--common")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines() if line.startswith("AU")][1:]
+    assert {line[1] for line in lines} == {"324"} and len(lines) == 15
+    assert all(float(line[2]) > 0.6 for line in lines)

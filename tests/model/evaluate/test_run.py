@@ -9,6 +9,16 @@ import pytest
 
 from feallm.model.evaluate import run, sets
 from feallm.runtime.analyze import Analyzer
+from feallm.runtime.backends.base import (
+    AU_INTENSITY,
+    AU_PROBABILITY,
+    EXPRESSION,
+    GAZE,
+    IMAGE,
+    LANDMARKS,
+    POSE,
+    TOKENS,
+)
 from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 
@@ -245,3 +255,48 @@ def test_a_picture_of_another_size(evaluate, split, votes, tiny):
     _, _, _, rows = evaluate(split(count=2, pictures=images, votes=votes(0, 0)))
     numbers = np.array([row[2:10] for row in rows[1:]], float)
     np.testing.assert_allclose(numbers[0], numbers[1], atol=0.05)
+
+
+class Spread:
+    """Answers at random, with landmarks that are a face's size; counts the crops that it saw."""
+
+    provider = "fake"
+
+    def __init__(self):
+        self.seen, self.rng = 0, np.random.default_rng(0)
+
+    def run(self, inputs):
+        count = len(inputs[IMAGE])
+        self.seen += count
+        marks = self.rng.uniform(0, 10, (count, 68, 2)) + [50, 60]
+        marks[:, 36:42, 0] -= 20
+        marks[:, 42:48, 0] += 20
+        shapes = {AU_PROBABILITY: (20,), AU_INTENSITY: (20, 2), TOKENS: (17, 256), POSE: (3,)}
+        shapes |= {EXPRESSION: (8,), GAZE: (2,)}
+        found = {name: self.rng.random((count, *shape)) for name, shape in shapes.items()}
+        found[LANDMARKS] = marks
+        return {name: values.astype(np.float32) for name, values in found.items()}
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_one_look_as_at_a_video_or_two_as_at_photographs(split, votes, exported, looks):
+    data = sets.read(split(count=6, votes=votes(0, 1, 2, 3, 4, 5)), "valid")
+    vision = Spread()
+    with Analyzer(exported[1], detect=False, vision=vision) as analyzer:
+        scored = run.run(analyzer, data, "valid", looks=looks)
+    assert vision.seen == 6 * looks
+    assert scored.figures["looks"] == looks
+
+
+def test_a_network_without_landmarks_looks_once(evaluate, split, votes):
+    _, _, figures, _ = evaluate(split(count=2, votes=votes(0, 1)))
+    assert figures["looks"] == 1
+
+
+def test_one_look_and_a_detector_are_two_ways_of_reading(evaluate, split, votes, tmp_path):
+    words = ("--looks", 1, "--detector", tmp_path / "d.onnx")
+    code, text, figures, _ = evaluate(split(count=2, votes=votes(0, 1)), *words)
+    assert code == 2 and "two looks" in text and figures is None

@@ -1,6 +1,7 @@
 """Photographs labelled by a network: its soft presence comes back, sides with the mirror image."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,8 @@ from feallm.model.data import pack  # noqa: E402
 from feallm.model.studies.renders import crops, relabel, train  # noqa: E402
 from feallm.model.studies.renders.network import SmallNetwork  # noqa: E402
 from feallm.model.studies.renders.score import load  # noqa: E402
-from feallm.runtime.contract.aus import AU_INDEX  # noqa: E402
+from feallm.model.vision import VisionNetwork  # noqa: E402
+from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS  # noqa: E402
 
 NAN = np.nan
 
@@ -99,7 +101,7 @@ def test_the_kept_pack_is_the_first_with_labels_of_both(tiny, network, tmp_path,
     weights = tmp_path / "w.safetensors"
     save_file({key: value.half() for key, value in network.state_dict().items()}, weights)
     relabel.kept(partial(relabel.labels, load(weights)), tmp_path / "first", tmp_path / "second")
-    assert "15 photographs, 12 with labels of w.safetensors" in capsys.readouterr().out
+    assert "15 photographs, 12 with the network's labels" in capsys.readouterr().out
     before, after = pack.read(tmp_path / "first"), pack.read(tmp_path / "second")
     for name in pack.ROW_ARRAYS:
         if name != "au_sides":
@@ -125,6 +127,16 @@ def test_a_checkpoint_counts_presence_from_its_thresholds(tiny, faces):
     expected = 1 + (logits - np.log(0.3 / 0.7)) / train.SOFT
     assert (expected < 2).all()  # nothing is sure
     np.testing.assert_allclose(found[:, k, 0], expected.clip(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_with_sides_labels_each(tiny, faces):
+    torch.manual_seed(1)
+    config = replace(tiny.CONFIG, vision=replace(tiny.CONFIG.vision, place=4, mirror=True))
+    network = VisionNetwork(config.vision, config.language.width).eval()
+    teacher = Checkpoint(config, network, None, None, AU_KEYS, (), dict.fromkeys(AU_KEYS, 0.4), {})
+    plain, mirrored = (relabel.taught(teacher, part) for part in (faces, faces.flip(2)))
+    assert (plain[..., 0] != plain[..., 1]).any()
+    np.testing.assert_allclose(mirrored, plain[:, :, ::-1], rtol=1e-4, atol=1e-4)
 
 
 def test_a_checkpoint_labels_beside_what_is_known(monkeypatch, capsys):

@@ -131,8 +131,16 @@ def test_other_sets_come_by_their_points(shared, tmp_path):
     assert bank.collect(shared, smiling).names == bank.collect(shared, None).names
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-@pytest.mark.parametrize("source", ["lfw", "london"])
+@pytest.mark.parametrize(
+    "part, source",
+    [
+        ("train", "lfw"),
+        ("train", "london"),
+        ("test", "lfw"),
+        ("test", "london"),
+        ("more", "lfw"),
+    ],
+)
 def test_coded_faces_of_other_sets_are_left_out(shared, tmp_path, part, source):
     name = next(face.name for face in coded.listed(part) if face.source == source)
     found = bank.collect(shared, more_points(tmp_path / "p.npz", f"{source}/{name}"))

@@ -160,3 +160,16 @@ def test_points_from_another_source_and_a_close_frame(faces):
 
 def test_the_turn_of_a_transform():
     assert turned_deg(np.array([[0.0, -2, 5], [2, 0, 1]])) == pytest.approx(90)
+
+
+def test_renders_may_be_disturbed_less(faces):
+    """A face whose gaze is known was drawn: its picture has had its noise already."""
+    place = {name: values.copy() for name, values in faces.place.items()}
+    place["gaze_deg"][:] = np.nan
+    place["gaze_deg"][::2] = 0.0
+    mixed = replace(faces, place=place)
+    rows = np.arange(len(faces.group))
+    crops = Crops(mixed, rows, Mix(mean_share=1.0, drawn=STILL))
+    for i in rows[:6]:
+        (a, _), (b, _) = (crops._crop(int(i), np.random.default_rng(s), Augment()) for s in (0, 1))
+        assert np.array_equal(a.pixels, b.pixels) == (i % 2 == 0)

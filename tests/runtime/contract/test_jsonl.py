@@ -143,3 +143,11 @@ def test_any_reading_survives_the_table(random_reading, seed):
     assert present == list(reading.present)
     for key, au in row["aus"].items():
         assert cells[key] == ("" if au is None else str(au["intensity"]))
+
+
+def test_rows_from_before_the_sides_had_presence_are_still_a_table(reading):
+    (row,) = rows(reading)
+    for au in filter(None, row["aus"].values()):
+        del au["left_present"], au["right_present"]
+    cells = jsonl.flat(row)
+    assert cells["AU12_left"] == 4.0 and cells["AU12_left_present"] == ""

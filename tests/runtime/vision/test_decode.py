@@ -199,6 +199,17 @@ def test_after_two_looks_the_face_has_what_a_side_has(sides):
     np.testing.assert_array_equal(both[AU_PROBABILITY], both[AU_SIDES].max(2))
 
 
+def test_after_two_looks_the_stronger_side_is_the_likelier_one(sides):
+    """The first look is surer of its side, the second saw more movement on the other."""
+    k = AU_INDEX["AU12"]
+    second = {name: values.copy() for name, values in sides.items()}
+    sides[AU_SIDES][0, k], sides[AU_INTENSITY][0, k] = (0.9, 0.1), (2, 1)
+    second[AU_SIDES][0, k], second[AU_INTENSITY][0, k] = (0.4, 0.6), (0, 5)
+    both = decode.both_looks(sides, [0, 1], second)
+    np.testing.assert_allclose(both[AU_SIDES][0, k], [0.65, 0.35])
+    np.testing.assert_allclose(both[AU_INTENSITY][0, k], [3, 1])
+
+
 def test_sides_of_another_shape_are_refused(sides):
     decode.check(sides, 2)
     with pytest.raises(BackendError, match=AU_SIDES):
