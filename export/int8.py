@@ -2,7 +2,8 @@
 
 Left in float: products of two activations (attention; ONNX Runtime's fusions answer wrongly with
 them in int8, and say nothing), and the last layers, whose output would be cut off at the ranges
-that were seen.
+that were seen. The last layer of landmarks, pose and gaze is the largest: its weights are int8, and
+what comes out of it is not rounded.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from feallm.runtime.backends.base import (
     AU_PROBABILITY,
     EXPRESSION,
     IMAGE,
+    PLACE_OUTPUTS,
     TOKENS,
 )
 from feallm.runtime.contract.errors import VerificationError
@@ -83,6 +85,7 @@ def quantize(source: Path, crops: NDArray[np.uint8], out: Path) -> None:
         )
     root.setLevel(level)
     model = onnx.load(str(out))
+    _unround(model, PLACE_OUTPUTS)
     model.doc_string = ""
     own = [one for one in model.opset_import if one.domain in ("", "ai.onnx")]
     del model.opset_import[:]
@@ -106,11 +109,37 @@ def _floats(model: onnx.ModelProto) -> list[str]:
                 kept.add(node.name)
     no_layers = frozenset(kept)
     there = {value.name for value in model.graph.output}
-    heads = [name for name in ALL_OUTPUTS if name != TOKENS]
+    heads = [name for name in ALL_OUTPUTS if name not in (TOKENS, *PLACE_OUTPUTS)]
     for name in heads:
         if name in there:
             kept |= _last(name, made, no_layers)
     return sorted(kept)
+
+
+def _unround(model: onnx.ModelProto, outputs: tuple[str, ...]) -> None:
+    """Take away what rounds the last layers of these outputs: the nearest pair of QuantizeLinear
+    and DequantizeLinear above each."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    gone: list[onnx.NodeProto] = []
+    wanted, seen = [name for name in outputs if name in made], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in seen or name not in made:
+            continue
+        seen.add(name)
+        node = made[name]
+        above = made.get(node.input[0]) if node.input else None
+        if node.op_type == "DequantizeLinear" and above is not None:
+            for user in model.graph.node:
+                for k, given in enumerate(user.input):
+                    if given == name:
+                        user.input[k] = above.input[0]
+            gone += [node, above]
+        elif node.op_type not in KINDS:
+            wanted += node.input
+    for node in gone:
+        if node in model.graph.node:
+            model.graph.node.remove(node)
 
 
 def _moves_only(weight: NDArray[np.float32]) -> bool:
