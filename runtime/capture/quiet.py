@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,11 +14,30 @@ _set_log_level: Callable[[int], int] = (
 )
 
 
+class _Users:
+    """Who wants silence now. The level is the whole process's, and cameras have threads: only the
+    first one in and the last one out may set it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+        self.before = 0
+
+
+_users = _Users()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """OpenCV logs nothing inside."""
-    before = _set_log_level(0)
+    """OpenCV logs nothing inside, in any thread."""
+    with _users.lock:
+        if _users.count == 0:
+            _users.before = _set_log_level(0)
+        _users.count += 1
     try:
         yield
     finally:
-        _set_log_level(before)
+        with _users.lock:
+            _users.count -= 1
+            if _users.count == 0:
+                _set_log_level(_users.before)
