@@ -56,6 +56,16 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
+class CutOut:
+    """A head without a background."""
+
+    picture: NDArray[np.uint8]  # (H, W, 4) RGB and cover
+    points68: NDArray[np.float32]  # (68, 2) pixels
+    pose_deg: tuple[float, float, float]
+    occluded: float  # share of the face's points that are covered
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A person made ready to be drawn many times."""
 
@@ -174,6 +184,40 @@ class Studio:
             scene, labels, shot, flat, rng, lenses, person.paint.tone, shade, develop=develop
         )
 
+    def cut_out(self, ready: Prepared, shot: Shot, eye_px: float) -> CutOut:
+        """The head of the person prepared last, to be laid into other pictures: whole where
+        `eye_px`, the distance of the eyes, is below 36."""
+        person = ready.person
+        moved, gaze_part = self._moved(ready.rest, shot)
+        points = ready.rest + moved
+        labels = self._labels(ready.rest, points, shot, gaze_part)
+        pose = self._pose(ready.rest, shot, eye_px)
+        light = lights.of(shot, np.random.default_rng(shot.seed))
+        drawn = self._draw(ready, points, labels, shot, pose, light)
+        marks = points[self.mesh.landmarks].astype(np.float64)
+        flat = pose.pixels(marks)
+        shade = float(np.clip((light.key + light.sky).mean(), 0.25, 1.3)) ** 0.5
+        # before black and before white: what differs shines through
+        over, mask = [], np.zeros((HEIGHT, WIDTH), np.float32)
+        for level in (0, 255):
+            scene = np.full((HEIGHT, WIDTH, 3), level, np.uint8)
+            wear.behind(scene, person.hair, pose, 0.75 * shade)
+            scene = grounds.before(drawn, scene)
+            if person.glasses is not None:
+                wear.glasses(scene, person.glasses, ready.eyes, marks, pose, shade)
+            if shot.occluder != "none":
+                rng, tone = np.random.default_rng(shot.seed + 1), person.paint.tone
+                mask = occlude.occlude(scene, shot.occluder, flat, rng, tone, shade)
+            over.append(scene.astype(np.float32))
+        cover = np.clip(1 - (over[1] - over[0]).mean(2) / 255, 0, 1)
+        colour = np.clip(over[0] / np.maximum(cover, 1 / 255)[..., None], 0, 255)
+        return CutOut(
+            np.dstack([colour, cover * 255]).round().astype(np.uint8),
+            flat.astype(np.float32),
+            pose.degrees,
+            float((doubt.covered(mask, flat)[17:] > 0.5).mean()),
+        )
+
     def _finish(
         self,
         scene: NDArray[np.uint8],
@@ -256,14 +300,14 @@ class Studio:
         lacking = (now - wanted) / closes
         return np.asarray(blink * np.float32(lacking), np.float32)
 
-    def _pose(self, rest: Floats, shot: Shot) -> Pose:
+    def _pose(self, rest: Floats, shot: Shot, eye_px: float = EYE_CANVAS_PX) -> Pose:
         pitch, yaw, roll = np.deg2rad(shot.pose_deg)
         turn = around(2, roll) @ around(0, -pitch) @ around(1, yaw)
         marks = rest[self.mesh.landmarks]
         centre = marks[[27, 30, 33, 8, 36, 45]].mean(0) + np.array([0, 0.4, -4.0])
         eyes = np.linalg.norm(marks[36:42].mean(0) - marks[42:48].mean(0))
         near = shot.distance - 4.0  # the face is nearer than the middle of the head
-        focal = EYE_CANVAS_PX / eyes * near
+        focal = eye_px / eyes * near
         return Pose(turn.astype(np.float32), centre, shot.distance, float(focal), shot.offset)
 
     def _draw(

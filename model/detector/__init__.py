@@ -1,0 +1,1 @@
+"""The face detector: network, compositions that teach it, training, and its measure."""
