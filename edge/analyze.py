@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,11 +17,14 @@ from feallm.edge import tables
 from feallm.edge.place import inputs_digest, out_folder
 from feallm.edge.readings import Head, Readings, Stamp
 from feallm.edge.terminal import Bar, complain, note, results
+from feallm.runtime.capture.live import address, is_live
 from feallm.runtime.capture.source import Source, expected_frames, frames, kind, scan
-from feallm.runtime.capture.track import Tracker
 from feallm.runtime.contract.errors import InputError, UsageError
-from feallm.runtime.contract.frame import Face
+from feallm.runtime.contract.frame import Face, Frame
 from feallm.runtime.contract.jsonl import SCHEMA, Row, rows
+from feallm.runtime.contract.reading import FrameReport
+from feallm.runtime.follow import EVERY, Follower
+from feallm.runtime.vision.smooth import Smoother
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +52,21 @@ class Request:
     explain: Explain = Explain.once
     as_json: bool = False
     expression: bool = True
+    every: int = EVERY  # frames of a video from search to search
+    search_px: int | None = None
+    smooth: bool = False
+
+
+def files(texts: Sequence[str]) -> tuple[Path, ...]:
+    """The paths that these texts are. Raises UsageError for the address of a camera or stream."""
+    for text in texts:
+        # /dev/video0 exists, and is a camera all the same.
+        if is_live(text) and not (os.path.isfile(text) or os.path.isdir(text)):
+            raise UsageError(
+                f"{address(text).name}: a camera or a stream, not a file",
+                hint="feallm live reads what comes now",
+            )
+    return tuple(Path(text) for text in texts)
 
 
 @dataclass(slots=True)
@@ -65,6 +84,45 @@ class Outcome:
         self.errors.append(error)
 
 
+@dataclass(slots=True)
+class Wanted:
+    """Which faces of a source are explained."""
+
+    explain: Explain
+    highest: int = -1  # tracks ascend: those up to here were explained before
+
+    @property
+    def all(self) -> bool:
+        """Whether each face of a photograph is."""
+        return self.explain is not Explain.never
+
+    def tracks(self, faces: Sequence[Face]) -> frozenset[int]:
+        """The tracks to explain in a frame of a video."""
+        if self.explain is Explain.never:
+            return frozenset()
+        least = self.highest + 1 if self.explain is Explain.once else 0
+        return frozenset(face.track for face in faces if face.track >= least)
+
+    def done(self, report: FrameReport) -> None:
+        """Remember who was explained."""
+        self.highest = max([self.highest, *(reading.track for reading in report.readings)])
+
+
+def video_reader(
+    analyzer: Analyzer, wanted: Wanted, every: int, *, smooth: bool
+) -> Callable[[Frame], FrameReport]:
+    """What reads the frames of one video or camera, in order."""
+    follower = Follower(analyzer, every=every, wanted=wanted.tracks)
+    smoother = Smoother() if smooth else None
+
+    def read(frame: Frame) -> FrameReport:
+        report = follower.read(frame)
+        wanted.done(report)
+        return report if smoother is None else smoother.smooth(report)
+
+    return read
+
+
 def open_analyzer(request: Request) -> Analyzer:
     """The analyzer for a request. Raises BundleError, BackendError, InputError."""
     from feallm.runtime.analyze import Analyzer
@@ -72,6 +130,7 @@ def open_analyzer(request: Request) -> Analyzer:
     return Analyzer(
         request.bundle,
         detector=request.detector,
+        search_px=request.search_px,
         detect=request.detect,
         words=request.explain is not Explain.never,
         expression=request.expression,
@@ -83,8 +142,11 @@ def analyze(request: Request) -> int:
 
     Raises what concerns the whole call: UsageError, BundleError, BackendError, LimitError.
     """
-    if request.detector is not None and not request.detect:
-        raise UsageError("--detector and --no-detect exclude each other")
+    if not request.detect:
+        if request.detector is not None:
+            raise UsageError("--detector and --no-detect exclude each other")
+        if request.search_px is not None:
+            raise UsageError("--search and --no-detect exclude each other")
     outcome = Outcome()
     sources = _sources(request.paths, outcome)
     if not sources:
@@ -150,6 +212,9 @@ def _head(request: Request, analyzer: Analyzer) -> Head:
         "explain": request.explain.value,
         "words": request.explain is not Explain.never and analyzer.words_missing is None,
         "expression": request.expression,
+        "every": request.every,
+        "search": request.search_px,
+        "smooth": request.smooth,
         "inputs": inputs_digest(request.paths),
     }
 
@@ -160,7 +225,7 @@ class _Job:
     def __init__(
         self, request: Request, analyzer: Analyzer, readings: Readings, outcome: Outcome
     ) -> None:
-        self.explain = request.explain
+        self.request = request
         self.analyzer = analyzer
         self.readings = readings
         self.outcome = outcome
@@ -209,16 +274,13 @@ class _Job:
         self, source: Source, table: tables.Summary, bar: Bar, *, video: bool
     ) -> InputError | None:
         """Append the rows of every frame; gives the error with which the source ended."""
-        tracker, explained = Tracker(), set[int]()
         task = None
         try:
             if video:
                 task = bar.begin(source.name, expected_frames(source))
+            read = self._reader(video=video)
             for frame in frames(source):
-                faces = tracker.update(self.analyzer.find(frame))
-                wanted = self._wanted(faces, explained)
-                report = self.analyzer.read(frame, faces=faces, explain=wanted or False)
-                new: list[Row] = list(rows(report, calibrated=self.calibrated))
+                new: list[Row] = list(rows(read(frame), calibrated=self.calibrated))
                 self.readings.append(new)
                 self.outcome.rows += len(new)
                 for row in new:
@@ -232,15 +294,12 @@ class _Job:
                 bar.end(task)
         return None
 
-    def _wanted(self, faces: Sequence[Face], explained: set[int]) -> frozenset[int]:
-        """The tracks to explain in this frame; `explained` remembers those that were."""
-        if self.explain is Explain.never:
-            return frozenset()
-        tracks = frozenset(face.track for face in faces)
-        if self.explain is Explain.once:
-            tracks -= explained
-            explained |= tracks
-        return tracks
+    def _reader(self, *, video: bool) -> Callable[[Frame], FrameReport]:
+        """What reads the frames of one source."""
+        wanted = Wanted(self.request.explain)
+        if not video:
+            return lambda frame: self.analyzer.read(frame, explain=wanted.all)
+        return video_reader(self.analyzer, wanted, self.request.every, smooth=self.request.smooth)
 
 
 def _closing_lines(request: Request, root: Path, outcome: Outcome, analyzer: Analyzer) -> None:

@@ -13,12 +13,15 @@ import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from feallm.runtime.contract.errors import INTERRUPTED, BackendError, FeallmError
+
+if TYPE_CHECKING:
+    from feallm.edge.analyze import Explain
 
 GROUP = "feallm.commands"
 WORKSHOP = {
@@ -124,14 +127,38 @@ DetectorOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE.onnx", help="Face detector of YuNet's kind.", readable=False),
 ]
+EveryOption = Annotated[
+    int,
+    typer.Option(min=1, help="Search every Nth frame of a video, and wherever a face is lost."),
+]
+SearchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--search", metavar="PX", min=32, max=4096,
+        help="Longer side at which faces are searched; else the bundle's: 640, in videos 320.",
+    ),
+]  # fmt: skip
+SmoothOption = Annotated[
+    bool, typer.Option("--smooth", help="Steady values in videos (One-Euro); off for evaluation.")
+]
+ExpressionOption = Annotated[
+    bool,
+    typer.Option(
+        "--expression/--no-expression",
+        help="--no-expression: action units alone; no emotion word is computed into a row.",
+    ),
+]
+ExplainOption = Annotated[
+    str, typer.Option(metavar="never|once|always", help="once: each face at its first frame.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 
 
 @app.command()
 def analyze(
     paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="PATH", help="Photos, videos, folders.", readable=False),
+        list[str],  # an address with a password must not become a path that an error shows
+        typer.Argument(metavar="PATH", help="Photos, videos, folders."),
     ],
     out: Annotated[
         Path | None,
@@ -142,38 +169,91 @@ def analyze(
     detect: Annotated[
         bool, typer.Option("--detect/--no-detect", help="--no-detect: pictures are face crops.")
     ] = True,
-    explain: Annotated[
-        str, typer.Option(metavar="never|once|always", help="once: each face at its first frame.")
-    ] = "once",
-    expression: Annotated[
-        bool,
-        typer.Option(
-            "--expression/--no-expression",
-            help="--no-expression: action units alone; no emotion word is computed into a row.",
-        ),
-    ] = True,
+    explain: ExplainOption = "once",
+    expression: ExpressionOption = True,
+    every: EveryOption = 5,
+    search: SearchOption = None,
+    smooth: SmoothOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read the faces of photos, folders and videos."""
     from feallm.edge import analyze as verb
 
-    try:
-        mode = verb.Explain(explain)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{explain!r} is not never, once or always", param_hint="--explain"
-        ) from None
     request = verb.Request(
-        tuple(paths),
+        verb.files(paths),
         out,
         bundle,
         detector,
         detect=detect,
-        explain=mode,
+        explain=_explain(explain),
         as_json=as_json,
         expression=expression,
+        every=every,
+        search_px=search,
+        smooth=smooth,
     )
     raise typer.Exit(verb.analyze(request))
+
+
+def _explain(text: str) -> Explain:
+    from feallm.edge.analyze import Explain
+
+    try:
+        return Explain(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not never, once or always", param_hint="--explain"
+        ) from None
+
+
+@app.command()
+def live(
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADDRESS",
+            help="camera:0, rtsp://…, http://…, gst:PIPELINE, or - for frames on stdin.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep the rows here; else nothing is stored."),
+    ] = None,
+    bundle: BundleOption = None,
+    detector: DetectorOption = None,
+    explain: ExplainOption = "never",
+    expression: ExpressionOption = True,
+    every: EveryOption = 5,
+    search: SearchOption = None,
+    smooth: SmoothOption = False,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="S", min=0, help="Stop after so long; else at Ctrl-C.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for a camera that is not there yet.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a row a face and frame, as JSON lines.")
+    ] = False,
+) -> None:
+    """Read the faces before a camera, of a stream, or of piped frames, as they come."""
+    from feallm.edge import live as verb
+
+    request = verb.Request(
+        address,
+        out,
+        bundle,
+        detector,
+        explain=_explain(explain),
+        expression=expression,
+        every=every,
+        search_px=search,
+        smooth=smooth,
+        seconds=seconds,
+        wait=wait,
+        as_json=as_json,
+    )
+    verb.live(request)
 
 
 @app.command()

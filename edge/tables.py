@@ -17,6 +17,7 @@ from feallm.runtime.contract.jsonl import Row
 
 SIDES_DIFFER = 0.5  # steps of intensity between left and right that are worth a word
 LEAST_SHARE = 0.01  # AUs in fewer of a track's frames are left out of its table
+CARE = "Read with care: too little of such a face can be seen for its values to be sure."
 NOT_FEELINGS = "feallm measures movements of a face, not feelings."
 
 
@@ -59,13 +60,16 @@ class PhotoFaces:
         console.print(Text(f"{self.source}: {found}", "bold"), soft_wrap=True)
         for row in faces:
             self._face(console, row)
+        if any(_below(row) for row in faces):
+            _close_with_care(console)
         console.print()
 
     def _face(self, console: Console, row: Row) -> None:
         x0, y0, x1, y1 = (round(v) for v in row["box"])
         console.print()
         box = f"box {x0},{y0} to {x1},{y1} px"
-        _say(console, f"face {row['track']}: {box}, score {row['score']:.2f}")
+        mark = f"; read with care: {', '.join(below)}" if (below := _below(row)) else ""
+        _say(console, f"face {row['track']}: {box}, score {row['score']:.2f}{mark}")
         present = {k: au for k, au in row["aus"].items() if au is not None and au["present"]}
         if present:
             unit = "intensity" if row["intensity_calibrated"] else "intensity (uncalibrated)"
@@ -85,6 +89,17 @@ class PhotoFaces:
             _say(console, _expression(row["expression"]["scores"]))
         if row["explanation"] is not None:
             _explanation(console, row)
+
+
+def _below(row: Row) -> list[str]:
+    """Why a row's face is below the gate; rows of before there was one have no quality."""
+    quality = row.get("quality")
+    return [] if quality is None else quality["below"]
+
+
+def _close_with_care(console: Console) -> None:
+    console.print()
+    _say(console, CARE)
 
 
 def _expression(scores: dict[str, float]) -> str:
@@ -114,6 +129,8 @@ class _Track:
     present: Counter[str] = field(default_factory=Counter)
     intensity: Counter[str] = field(default_factory=Counter)  # sums over all measured frames
     expressions: Counter[str] = field(default_factory=Counter)
+    marked: int = 0
+    below: Counter[str] = field(default_factory=Counter)
     explained: Row | None = None
 
     def add(self, row: Row) -> None:
@@ -125,6 +142,9 @@ class _Track:
                 self.measured[key] += 1
                 self.present[key] += au["present"]
                 self.intensity[key] += au["intensity"]
+        below = _below(row)
+        self.marked += bool(below)
+        self.below.update(below)
         if row["explanation"] is not None and self.explained is None:
             self.explained = row
 
@@ -134,14 +154,16 @@ class VideoTracks:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._frames: set[int] = set()
+        self._frames = 0
+        self._frame: int | None = None  # the last one; rows come in the order of frames
         self._without = 0
         self._end_s = 0.0
         self._tracks: dict[int, _Track] = {}
 
     def add(self, row: Row) -> None:
         """One more of the video's rows."""
-        self._frames.add(row["frame"])
+        self._frames += row["frame"] != self._frame
+        self._frame = row["frame"]
         self._end_s = row["time_s"]
         if row["track"] is None:
             self._without += 1
@@ -151,11 +173,11 @@ class VideoTracks:
     @property
     def count(self) -> int:
         """Frames so far."""
-        return len(self._frames)
+        return self._frames
 
     def show(self, console: Console) -> None:
         """Print it."""
-        frames, tracks = len(self._frames), len(self._tracks)
+        frames, tracks = self._frames, len(self._tracks)
         found = {0: "no face found", 1: "1 face"}.get(tracks, f"{tracks} faces")
         head = f"{self.source}: {frames} frames up to {self._end_s:.2f} s, {found}"
         if self._without and tracks:
@@ -163,6 +185,8 @@ class VideoTracks:
         console.print(Text(head, "bold"), soft_wrap=True)
         for number, track in sorted(self._tracks.items()):
             self._track(console, number, track)
+        if any(track.marked for track in self._tracks.values()):
+            _close_with_care(console)
         console.print()
 
     def _track(self, console: Console, number: int, track: _Track) -> None:
@@ -173,6 +197,9 @@ class VideoTracks:
             f"face {number}: in {track.frames} frames, {first['frame']} to {last['frame']} "
             f"({first['time_s']:.2f} to {last['time_s']:.2f} s)",
         )
+        if track.marked:
+            why = ", ".join(f"{reason} {n}" for reason, n in track.below.most_common())
+            _say(console, f"read with care: {track.marked} of its frames ({why})")
         shares = {k: track.present[k] / n for k in AU_KEYS if (n := track.measured[k])}
         shown = [key for key, share in shares.items() if share >= LEAST_SHARE]
         if shown:

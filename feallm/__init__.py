@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from feallm.runtime.contract.errors import FeallmError
     from feallm.runtime.contract.frame import Face, Frame
     from feallm.runtime.contract.reading import FrameReport, Reading
+    from feallm.runtime.follow import Follower
 
     __version__: str
 
@@ -24,6 +25,7 @@ __all__ = [
     "Bundle",
     "Face",
     "FeallmError",
+    "Follower",
     "Frame",
     "FrameReport",
     "Reading",
@@ -37,6 +39,7 @@ _HOMES = {
     "Bundle": "feallm.runtime.bundle.open",
     "Face": "feallm.runtime.contract.frame",
     "FeallmError": "feallm.runtime.contract.errors",
+    "Follower": "feallm.runtime.follow",
     "Frame": "feallm.runtime.contract.frame",
     "FrameReport": "feallm.runtime.contract.reading",
     "Reading": "feallm.runtime.contract.reading",

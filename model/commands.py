@@ -328,7 +328,10 @@ def evaluate_split(
     words: Annotated[bool, typer.Option("--words", help="read the raw texts too (slow)")] = False,
     detector: Annotated[
         Path | None,
-        typer.Option(help="find the faces with this file first, as `analyze` does (expressions)"),
+        typer.Option(
+            help="find the faces first, as `analyze` does, with this file, or with the bundle's "
+            "by the word own (expressions)"
+        ),
     ] = None,
     looks: Annotated[
         int,
@@ -353,7 +356,7 @@ def evaluate_split(
     scoring, of_words = run.analyzer_for(bundle, artifact, checkpoint, detector)
     words = words or of_words
     with scoring as analyzer:
-        total = len(labelled.rows) * (looks + words + (detector is not None))
+        total = len(labelled.rows) * (looks + words + 2 * (detector is not None))
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(split, total=total)
             scored = run.run(
@@ -365,9 +368,11 @@ def evaluate_split(
                 step=lambda count: bar.advance(task, count),
             )
             if detector is not None:
-                scored.figures["through"] = through.score(
-                    analyzer, labelled, lambda count: bar.advance(task, count)
-                )
+                ways = {"through": through.framed, "through_as_stored": through.as_stored}
+                for way, laid in ways.items():
+                    scored.figures[way] = through.score(
+                        analyzer, labelled, lambda count: bar.advance(task, count), laid
+                    )
         if checkpoint is not None:
             scored.figures["bundle"] = None  # none was scored: it only lent its crop
         scored.figures["artifact"] = artifact or (

@@ -15,13 +15,15 @@ from feallm.runtime.backends import llama
 from feallm.runtime.backends.base import IMAGE, LANDMARKS, TOKENS, VisionBackend
 from feallm.runtime.backends.onnx import OnnxVision
 from feallm.runtime.bundle.open import Bundle, open_bundle
-from feallm.runtime.contract.errors import BackendError, InputError
+from feallm.runtime.contract.errors import BackendError, BundleError, InputError
 from feallm.runtime.contract.frame import Crop, Face, Frame, Image
+from feallm.runtime.contract.geometry import MEAN_POINTS_BOX
+from feallm.runtime.contract.quality import Gate, Quality
 from feallm.runtime.contract.reading import Explanation, FrameReport, Reading
 from feallm.runtime.language import template
 from feallm.runtime.language.explain import Speaker
-from feallm.runtime.vision import align, decode
-from feallm.runtime.vision.detect import FaceFinder, HaarFinder, YuNetFinder
+from feallm.runtime.vision import align, decode, quality
+from feallm.runtime.vision.detect import DetectorFile, FaceFinder, Search
 
 _MOST_AT_ONCE = 16  # faces in one batch: memory stays flat on a picture of a crowd
 
@@ -29,9 +31,10 @@ _MOST_AT_ONCE = 16  # faces in one batch: memory stays flat on a picture of a cr
 class Analyzer:
     """Reads faces with a bundle: `Analyzer().read(image)`.
 
-    detector: a YuNet file; without it OpenCV's cascade. detect=False: every picture is one face
+    detector: a file in YuNet's layout; without it the bundle's own. search_px: the longer side at
+    which frames are searched, instead of the bundle's. detect=False: every picture is one face
     crop already. words=False: explanations come from the template. expression=False: action units
-    alone, where naming an emotion is not allowed.
+    alone, where naming an emotion is not allowed. gate: below what a reading is marked.
     """
 
     def __init__(
@@ -39,10 +42,12 @@ class Analyzer:
         bundle: Path | Bundle | None = None,
         *,
         detector: Path | None = None,
+        search_px: int | None = None,
         detect: bool = True,
         words: bool = True,
         expression: bool = True,
         vision: VisionBackend | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         manifest = self.bundle.manifest
@@ -50,11 +55,11 @@ class Analyzer:
         self.vision = vision or OnnxVision(self.bundle.file(manifest.vision))
         self._finder: FaceFinder | None = None
         if detect:
-            self._finder = HaarFinder() if detector is None else YuNetFinder(Path(detector))
-        self._mean_points = (
-            manifest.preprocessing.mean_points if self._finder is None else self._finder.mean_points
-        )
+            self._finder = open_detector(self.bundle, detector, search_px)
+        self._mean_points = MEAN_POINTS_BOX if detect else manifest.preprocessing.mean_points
         self._expression = expression
+        self._gate = gate or Gate()
+        self._occlusion = quality.occlusion_for(manifest.artifacts[manifest.vision].sha256)
         self.language: Speaker | None = None
         self.words_missing = self._why_no_words(words)
 
@@ -92,10 +97,12 @@ class Analyzer:
         *,
         faces: Sequence[Face] | None = None,
         explain: bool | Collection[int] = False,
+        crops: list[Crop] | None = None,
     ) -> FrameReport:
         """Everything read from a frame, or an RGB picture uint8 (H, W, 3).
 
         faces: where they are, if already known. explain: True for all, or the tracks to explain.
+        crops: a list that gets each face as the network saw it.
         """
         frame = frame if isinstance(frame, Frame) else Frame(frame, "picture", still=True)
         _check_pixels(frame.pixels)
@@ -106,7 +113,8 @@ class Analyzer:
             timings["detect"] = _since(start)
         readings: list[Reading] = []
         for k in range(0, len(faces), _MOST_AT_ONCE):
-            readings += self._read_faces(frame, faces[k : k + _MOST_AT_ONCE], explain, timings)
+            some = faces[k : k + _MOST_AT_ONCE]
+            readings += self._read_faces(frame, some, explain, timings, crops)
         return FrameReport(
             frame.source, frame.index, frame.time_s, tuple(readings), self.bundle.digest, timings
         )
@@ -117,6 +125,7 @@ class Analyzer:
         faces: Sequence[Face],
         explain: bool | Collection[int],
         timings: dict[str, float],
+        seen: list[Crop] | None,
     ) -> list[Reading]:
         start = time.perf_counter()
         cut = [self.crop(frame, face) for face in faces]
@@ -125,6 +134,8 @@ class Analyzer:
         start = time.perf_counter()
         outputs = self.outputs(crops)
         self._look_again(frame, faces, cut, outputs)
+        if seen is not None:
+            seen += cut
         timings["vision"] += _since(start)
         readings = []
         for k, face in enumerate(faces):
@@ -136,6 +147,10 @@ class Analyzer:
                 matrix=cut[k].to_crop,
                 expression=self._expression,
             )
+            start = time.perf_counter()
+            measured = self._quality(frame, face, cut[k], reading, outputs[TOKENS][k])
+            reading = replace(reading, quality=measured)
+            timings["crop"] += _since(start)
             if explain is True or (explain is not False and face.track in explain):
                 start = time.perf_counter()
                 explanation = self.explain(reading, outputs[TOKENS][k])
@@ -143,6 +158,20 @@ class Analyzer:
                 timings["words"] += _since(start)
             readings.append(reading)
         return readings
+
+    def _quality(
+        self, frame: Frame, face: Face, crop: Crop, reading: Reading, tokens: NDArray[np.float32]
+    ) -> Quality:
+        covered = None if self._occlusion is None else self._occlusion.share(tokens)
+        return quality.measure(
+            frame.pixels,
+            face,
+            crop,
+            self._geometry,
+            gate=self._gate,
+            place=reading.place,
+            covered=covered,
+        )
 
     def _look_again(
         self,
@@ -179,15 +208,18 @@ class Analyzer:
         return outputs
 
     def explain(self, reading: Reading, tokens: NDArray[np.float32]) -> Explanation:
-        """Words for a reading: the model's own where they hold, else the template's."""
+        """Words for a reading: the model's own where they hold, else the template's; of a marked
+        reading they begin with the mark."""
         if self.words_missing is None and self.language is None:
             try:
                 self.language = Speaker(self.bundle)
             except BackendError as error:
                 self.words_missing = error.message
         if self.language is None:
-            return template.explain(reading, self.words_missing or "no language model")
-        return self.language.explain(tokens, reading)
+            said = template.explain(reading, self.words_missing or "no language model")
+        else:
+            said = self.language.explain(tokens, reading)
+        return template.with_care(said, reading)
 
     def close(self) -> None:
         """Give the libraries' memory back."""
@@ -206,6 +238,25 @@ class Analyzer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def open_detector(
+    bundle: Bundle, file: Path | None = None, search_px: int | None = None
+) -> DetectorFile:
+    """The bundle's detector, or the first shipped bundle's where it has none; or `file`, asked in
+    the same way. Raises InputError for a file that is none, BundleError for a broken bundle."""
+    owner = bundle if bundle.manifest.detector is not None else open_bundle()
+    stated = owner.manifest.detector
+    search = Search()
+    if stated is not None:
+        search = Search(stated.score, stated.overlap, stated.still_px, stated.video_px)
+    if search_px is not None:
+        search = replace(search, still_px=search_px, video_px=search_px)
+    if file is not None:
+        return DetectorFile(Path(file), search)
+    if stated is None:
+        raise BundleError(f"{owner.root}: no face detector in it", hint="name one with --detector")
+    return DetectorFile(owner.file(stated.artifact), search)
 
 
 def _check_pixels(pixels: NDArray[np.uint8]) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DETECTOR = "detector/face_detection_yunet_2023mar.onnx"
 CHECKPOINTS = ROOT / "model" / "checkpoints"
 SUBJECTS: dict[str, list[str]] = {
     "teacher": ["--checkpoint", str(CHECKPOINTS / "teacher.safetensors")],
@@ -35,7 +34,7 @@ def evaluate(subject: str, split: str, data: Path, renders: Path, out: Path) -> 
         command = ["feallm", "evaluate", "--data", str(where), "--split", split]
         command += ["--json", str(path), *SUBJECTS[subject]]
         if split == "valid" and "--looks" not in command:  # `analyze` takes two at a photograph
-            command += ["--detector", str(data / DETECTOR)]
+            command += ["--detector", "own"]
         print(" ".join(command), file=sys.stderr)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads(path.read_text())

@@ -179,6 +179,10 @@ def predictions(scored: Scored, trained: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
+OWN = Path("own")
+"""As `detector`: the bundle's."""
+
+
 def analyzer_for(
     bundle: Path | None,
     artifact: str | None,
@@ -187,11 +191,12 @@ def analyzer_for(
 ) -> tuple[Analyzer, bool]:
     """What is scored: a bundle, one of its files by name or file name, or a torch checkpoint; and
     whether that file is the language model, whose texts are then read. `detector`: a file that
-    finds the faces; without one, every picture is a face."""
+    finds the faces, or `OWN`; without one, every picture is a face."""
     opened = open_bundle(bundle)
     there = detector is not None
+    detector = None if detector == OWN else detector
     if checkpoint is not None:
-        return _checkpoint_analyzer(opened, checkpoint, detector), False
+        return _checkpoint_analyzer(opened, checkpoint, detector, there), False
     if artifact is None:
         return Analyzer(opened, detector=detector, detect=there, words=False), False
     artifacts = opened.manifest.artifacts
@@ -204,7 +209,9 @@ def analyzer_for(
     return Analyzer(opened, detector=detector, detect=there, words=False, vision=vision), False
 
 
-def _checkpoint_analyzer(opened: Bundle, path: Path, detector: Path | None) -> Analyzer:
+def _checkpoint_analyzer(
+    opened: Bundle, path: Path, detector: Path | None, there: bool
+) -> Analyzer:
     """The float network of a checkpoint, with the checkpoint's own AUs and thresholds."""
     try:
         from feallm.model.evaluate.torch_vision import TorchVision
@@ -219,7 +226,6 @@ def _checkpoint_analyzer(opened: Bundle, path: Path, detector: Path | None) -> A
         "thresholds": vision.thresholds,
     }
     manifest = opened.manifest.model_copy(update=own)
-    there = detector is not None
     return Analyzer(
         replace(opened, manifest=manifest),
         detector=detector,

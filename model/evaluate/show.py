@@ -24,14 +24,9 @@ def figures(of: Mapping[str, Any]) -> None:
     if expression := of.get("expression"):
         _expression(console, expression)
     _aus(console, of)
-    if through := of.get("through"):
-        low, high = through["accuracy_95"]
-        console.print(
-            f"analyze     {through['found']} of {through['n']} faces found"
-            f" ({through['at_second_look']} at a second look):"
-            f" accuracy {through['accuracy']:.4f} (95 % {low:.4f}–{high:.4f})"
-            + (f", {a:.4f} on those found" if (a := through["accuracy_found"]) is not None else "")
-        )
+    for way, how in (("through", "laid on gray"), ("through_as_stored", "as stored")):
+        if through := of.get(way):
+            _through(console, through, how)
     _at_rest(console, of.get("at_rest"))
     _clear(console, of.get("clear"))
     _places(console, of)
@@ -169,6 +164,15 @@ def _slices(console: Console, of: Mapping[str, Mapping[str, Mapping[str, Any]]])
             table.add_row(name, value, str(line["n"]), *cells)
     console.print()
     console.print(table)
+
+
+def _through(console: Console, through: Mapping[str, Any], how: str) -> None:
+    low, high = through["accuracy_95"]
+    console.print(
+        f"analyze     {through['found']} of {through['n']} faces found, pictures {how}:"
+        f" accuracy {through['accuracy']:.4f} (95 % {low:.4f}–{high:.4f})"
+        + (f", {a:.4f} on those found" if (a := through["accuracy_found"]) is not None else "")
+    )
 
 
 def _console() -> Console:

@@ -13,13 +13,15 @@ from typing import Any
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.landmarks import GAZE, N_LANDMARKS, POSE
+from feallm.runtime.contract.quality import MEASURES, Quality
 from feallm.runtime.contract.reading import AUReading, FrameReport, Reading
 
 SCHEMA = 1
 _OF_A_FACE = (
     *("track", "box", "score", "aus", "expression", "explanation"),
-    *("pose_deg", "gaze_deg", "landmarks"),
+    *("pose_deg", "gaze_deg", "landmarks", "quality"),
 )
+_QUALITY_CELLS = ("size_px", "blur", "occluded")  # the turn has columns already
 Row = dict[str, Any]
 
 
@@ -65,7 +67,17 @@ def _face(reading: Reading) -> Row:
         "landmarks": None
         if place is None
         else [[round(x, 1), round(y, 1)] for x, y in place.landmarks],
+        "quality": None if reading.quality is None else _quality(reading.quality),
     }
+
+
+def _quality(quality: Quality) -> Row:
+    measures: Row = {}
+    for name in MEASURES:
+        value = getattr(quality, name)
+        digits = 1 if name.endswith(("_px", "_deg")) else 3
+        measures[name] = None if value is None else round(value, digits)
+    return {**measures, "below": list(quality.below)}
 
 
 def _axes(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
@@ -100,6 +112,7 @@ def flat_columns() -> list[str]:
         columns += [f"{key}_left_present", f"{key}_right_present"]
     columns += [*POSE, *(f"gaze_{axis}" for axis in GAZE)]
     columns += [f"{axis}_{k}" for axis in "xy" for k in range(N_LANDMARKS)]
+    columns += [*_QUALITY_CELLS, "below"]
     return [*columns, "explanation", "explanation_source", "bundle"]
 
 
@@ -124,6 +137,9 @@ def flat(row: Row) -> dict[str, object]:
     cells.update({f"gaze_{axis}": angle for axis, angle in (row["gaze_deg"] or {}).items()})
     for k, (x, y) in enumerate(row["landmarks"] or ()):
         cells[f"x_{k}"], cells[f"y_{k}"] = x, y
+    if (quality := row.get("quality")) is not None:  # older rows lack it
+        cells.update({name: quality[name] for name in _QUALITY_CELLS})
+        cells["below"] = " ".join(quality["below"])
     if row["explanation"] is not None:
         cells["explanation"] = row["explanation"]["text"].replace("\n", " ")
         cells["explanation_source"] = row["explanation"]["source"]

@@ -111,6 +111,17 @@ class Training(Strict):
     sources: tuple[Source, ...]
 
 
+class Detector(Strict):
+    """How the face detector is asked, and what made it. The layout is YuNet's: OpenCV decodes."""
+
+    artifact: str
+    score: Share  # from which a face counts
+    overlap: Share  # of two boxes, from which they are one face
+    still_px: Annotated[int, Field(ge=32, le=4096)]  # longer side at which a photograph is searched
+    video_px: Annotated[int, Field(ge=32, le=4096)]  # the same for frames of videos and cameras
+    training: Training
+
+
 class Manifest(Strict):
     """The whole description of a bundle."""
 
@@ -131,6 +142,7 @@ class Manifest(Strict):
     artifacts: dict[str, Artifact]
     vision: str
     language: Language | None
+    detector: Detector | None = None  # where a bundle has none, the first shipped one's is used
     training: Training
     notice: str
 
@@ -156,7 +168,8 @@ class Manifest(Strict):
             raise ValueError("thresholds and aus_trained name different AUs")
         if untrained := set(self.aus_sided) - set(self.aus_trained):
             raise ValueError(f"aus_sided names AUs that were not trained: {sorted(untrained)}")
-        wanted = [self.vision, *([self.language.artifact] if self.language else [])]
+        parts = (self.language, self.detector)
+        wanted = [self.vision, *(part.artifact for part in parts if part)]
         if missing := [name for name in wanted if name not in self.artifacts]:
             raise ValueError(f"no artifact named {', '.join(missing)}")
         files = [artifact.file for artifact in self.artifacts.values()]

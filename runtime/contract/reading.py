@@ -8,6 +8,7 @@ from typing import Literal
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.frame import Box
+from feallm.runtime.contract.quality import Quality
 
 ExplanationSource = Literal["model", "template"]
 
@@ -68,6 +69,7 @@ class Reading:
     expression: ExpressionReading | None  # None where it was not asked for
     explanation: Explanation | None = None
     place: PlaceReading | None = None  # None where the bundle does not measure it
+    quality: Quality | None = None  # None only where nobody measured it: `Analyzer` always does
 
     @property
     def present(self) -> tuple[str, ...]:

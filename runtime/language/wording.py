@@ -34,6 +34,16 @@ QUESTIONS = (
 AU_QUESTIONS = ("Which action units are active?", "List the action units of this face.")
 EXPRESSION_QUESTIONS = ("Which expression is this?", "Name the expression.")
 
+CARE = {
+    "small": "small",
+    "blurred": "blurred",
+    "dark": "badly lit",
+    "turned": "turned",
+    "occluded": "partly covered",
+    "cut": "cut-off",
+}
+"""What kind of face each mark of `contract.quality.BELOW` is."""
+
 NONE = "none"
 _MOST_WORDINGS = 2  # of one fact
 Pick = Callable[[Sequence[str]], str]
@@ -115,6 +125,12 @@ def answer(aus: Sequence[Named], expression: str, pick: Pick) -> str:
     """The whole answer. `pick` chooses among wordings."""
     lines = (au_line(aus), expression_line(expression), why_line(aus, expression, pick))
     return "\n".join(lines)
+
+
+def care_line(below: Sequence[str]) -> str:
+    """The line before an answer about a face that could not be read well: why, and what follows
+    from it. `below` as `contract.quality.BELOW` has it."""
+    return f"{_capital(', '.join(CARE[reason] for reason in below))} face: read with care."
 
 
 def first(wordings: Sequence[str]) -> str:

@@ -1,12 +1,12 @@
-"""Frame -> faces. Two finders: OpenCV 4's Haar cascade, and YuNet files through FaceDetectorYN.
+"""Frame -> faces, by a detector file in YuNet's layout that OpenCV decodes.
 
-The cascade is a stopgap until the project's own detector lands: it misses turned and small faces
-and gives boxes without points.
+The bundle carries its own (docs/detector.md); OpenCV Zoo's official file does as well.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,102 +14,105 @@ import cv2
 import numpy as np
 
 from feallm.runtime.capture.quiet import quiet
-from feallm.runtime.contract.errors import BackendError, InputError
+from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.frame import Face, Frame, Image
-from feallm.runtime.contract.geometry import MEAN_POINTS_HAAR, FivePoints
 
-_LONGEST_PX = 640  # a larger frame is searched at this size
-SURE = 0.6  # YuNet's score from which a face counts
-_WILLING = 0.4  # YuNet's score for a second look at a photograph without a face
 _SHORTEST_PX = 16  # nothing narrower holds a face
+_LEAST_PX = 64  # in a map that is one cell wide OpenCV finds faces of score 1 at no place
+_FEW_PX = 160  # a smaller photograph is looked at enlarged: it may be all face
+_ROOM = 0.25  # round a photograph that is looked at again, as a share of its sides
+_GRAY = 128
 
 
 class FaceFinder(Protocol):
     """Finds the faces of a frame, largest first."""
 
-    name: str
-    mean_points: FivePoints  # stand in for a face's points where it has none
-
     def find(self, frame: Frame) -> list[Face]:
         """Faces in full-frame pixels; tracks count from 0 in the order given."""
 
 
-class HaarFinder:
-    """The frontal-face cascade that OpenCV 4 carries."""
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How a detector file is asked."""
 
-    name = "haar"
-    mean_points = MEAN_POINTS_HAAR
+    score: float = 0.6  # from which a face counts
+    overlap: float = 0.3  # of two boxes, from which they are one face
+    still_px: int = 640  # longer side at which a photograph is searched, at most
+    video_px: int = 320  # the same for a frame of a video or camera
 
-    def __init__(self) -> None:
-        folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
-        if folder is None or not hasattr(cv2, "CascadeClassifier"):
-            raise BackendError(
-                f"OpenCV {cv2.__version__} has no Haar cascade", hint="install OpenCV 4"
-            )
-        self._cascade = cv2.CascadeClassifier(
-            str(Path(folder) / "haarcascade_frontalface_alt2.xml")
-        )
-
-    def find(self, frame: Frame) -> list[Face]:
-        """Boxes without points; score 1, since the cascade gives none."""
-        small, scale = _shrunk(frame)
-        if small is None:
-            return []
-        gray = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
-        least = max(24, min(gray.shape) // 12)
-        boxes = self._cascade.detectMultiScale(gray, 1.1, 4, minSize=(least, least))
-        faces: list[Face] = []
-        for x, y, w, h in sorted(np.reshape(boxes, (-1, 4)).tolist(), key=lambda b: -b[2] * b[3]):
-            box = (x / scale, y / scale, (x + w) / scale, (y + h) / scale)
-            faces.append(Face(box, None, 1.0, len(faces)))
-        return faces
+    def longest_px(self, frame: Frame) -> int:
+        """The longer side at which this frame is searched, at most."""
+        return self.still_px if frame.still else self.video_px
 
 
-class YuNetFinder:
-    """A detector file in YuNet's layout, decoded by OpenCV."""
+class DetectorFile:
+    """A detector in YuNet's layout. Raises InputError where the file is none."""
 
-    name = "yunet"
-    mean_points = MEAN_POINTS_HAAR  # never used: YuNet gives points
-
-    def __init__(self, path: Path, *, score: float = SURE) -> None:
+    def __init__(self, path: Path, search: Search | None = None) -> None:
+        self.search = search or Search()
         if not os.path.isfile(path):  # False too where the path cannot even be looked up
             raise InputError(f"{path}: no such detector file")
         try:
             with quiet():
-                self._detector = cv2.FaceDetectorYN.create(str(path), "", (320, 320), score, 0.3)
+                self._detector = cv2.FaceDetectorYN.create(
+                    str(path), "", (320, 320), self.search.score, self.search.overlap
+                )
                 self._detector.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
             raise InputError(f"{path}: not a YuNet detector: {error.err}") from error
-        self._score = score
 
     def find(self, frame: Frame) -> list[Face]:
         """Boxes with five points and scores. A photograph in which there is none is looked at once
-        more, more willingly: what that finds is known by its lower score."""
-        small, scale = _shrunk(frame)
-        if small is None:
+        more with gray around it: a face that fills it is easier to tell when it has an outline."""
+        height, width = frame.pixels.shape[:2]
+        longest = self.search.longest_px(frame)
+        scale = min(1.0, longest / max(height, width))
+        if min(height, width) * scale < _SHORTEST_PX:
             return []
-        self._detector.setInputSize((small.shape[1], small.shape[0]))
-        bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-        found = self._detector.detect(bgr)[1]
-        if found is None and frame.still:
-            self._detector.setScoreThreshold(min(self._score, _WILLING))
-            found = self._detector.detect(bgr)[1]
-            self._detector.setScoreThreshold(self._score)
+        faces = self._look(_resized(frame.pixels, scale), scale, (0, 0))
+        if not faces and frame.still:
+            room = (round(_ROOM * height), round(_ROOM * width))
+            framed = _framed(frame.pixels, *room)
+            larger = 2.0 if max(framed.shape[:2]) < _FEW_PX else 1.0
+            scale = min(larger, longest / max(framed.shape[:2]))
+            faces = self._look(_resized(framed, scale), scale, (room[1], room[0]))
+        return faces
+
+    def _look(self, picture: Image, scale: float, start: tuple[int, int]) -> list[Face]:
+        """Faces of a picture that is the frame from -`start` on, at this scale."""
+        short = [max(0, _LEAST_PX - side) for side in picture.shape[:2]]
+        if any(short):  # filled up as OpenCV fills up to whole cells
+            filled = cv2.copyMakeBorder(picture, 0, short[0], 0, short[1], cv2.BORDER_CONSTANT)
+            picture = np.asarray(filled, np.uint8)
+        self._detector.setInputSize((picture.shape[1], picture.shape[0]))
+        with quiet():
+            found = self._detector.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+        rows = [] if found is None else found.tolist()
         faces: list[Face] = []
-        for row in sorted([] if found is None else found.tolist(), key=lambda r: -r[2] * r[3]):
+        for row in sorted(rows, key=lambda r: -r[2] * r[3]):
             x, y, w, h = (value / scale for value in row[:4])
-            points = np.array(row[4:14]).reshape(5, 2) / scale
+            x, y = x - start[0], y - start[1]
+            points = np.array(row[4:14]).reshape(5, 2) / scale - start
             faces.append(Face((x, y, x + w, y + h), points, float(row[14]), len(faces)))
         return faces
 
 
-def _shrunk(frame: Frame) -> tuple[Image | None, float]:
-    """The frame at the size that is searched, and that size as a share of the full one."""
-    height, width = frame.pixels.shape[:2]
-    scale = min(1.0, _LONGEST_PX / max(height, width))
-    size = (round(width * scale), round(height * scale))
-    if min(size) < _SHORTEST_PX:
-        return None, scale
-    if scale == 1.0:
-        return frame.pixels, scale
-    return np.asarray(cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA), np.uint8), scale
+def _resized(picture: Image, scale: float) -> Image:
+    """The picture at a share of its size. It is halved first as often as goes, which OpenCV does
+    four times as fast as one step by area, with the same result but for rounding."""
+    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+    while picture.shape[1] >= 2 * size[0] and picture.shape[0] >= 2 * size[1]:
+        tall, wide = picture.shape[0] // 2, picture.shape[1] // 2
+        even = picture[: 2 * tall, : 2 * wide]
+        half = cv2.resize(even, (wide, tall), interpolation=cv2.INTER_AREA)
+        picture = np.asarray(half, np.uint8)
+    if (picture.shape[1], picture.shape[0]) == size:
+        return picture
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
+
+
+def _framed(picture: Image, tall: int, wide: int) -> Image:
+    gray = (_GRAY,) * 3
+    framed = cv2.copyMakeBorder(picture, tall, tall, wide, wide, cv2.BORDER_CONSTANT, value=gray)
+    return np.asarray(framed, np.uint8)

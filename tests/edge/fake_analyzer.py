@@ -12,7 +12,7 @@ import numpy as np
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.expressions import EXPRESSIONS
-from feallm.runtime.contract.frame import Face
+from feallm.runtime.contract.frame import Crop, Face
 from feallm.runtime.contract.reading import (
     AUReading,
     Explanation,
@@ -55,15 +55,17 @@ class FakeAnalyzer:
         faces = []
         for x, y, w, h, area in stats[1:].tolist():
             if area > 60:
-                faces.append(Face((x, y, x + w, y + h), None, 0.9))
+                faces.append(Face((x, y, x + w, y + h), None, 0.9, len(faces)))
         return faces
 
-    def read(self, frame, *, faces=None, explain=False):
+    def read(self, frame, *, faces=None, explain=False, crops=None):
         time.sleep(self.delay_s)
         self.frames_read.append((frame.source, frame.index))
         if self.fail_at == len(self.frames_read):
             raise BackendError("the network gave no answer")
         faces = self.find(frame) if faces is None else faces
+        if crops is not None:
+            crops += [Crop(frame.pixels, np.eye(2, 3)) for _ in faces]
         wanted = {f.track for f in faces} if explain is True else set(explain or ())
         readings = tuple(self._reading(face, face.track in wanted) for face in faces)
         timings = {"detect": 1.0, "crop": 0.5, "vision": 2.0, "words": 30.0}
@@ -89,7 +91,7 @@ class FakeAnalyzer:
 
 
 if __name__ == "__main__":
-    from feallm.edge import analyze, cli
+    from feallm.edge import analyze, cli, live
 
-    analyze.open_analyzer = lambda request: FakeAnalyzer()
+    analyze.open_analyzer = live.open_analyzer = lambda request: FakeAnalyzer()
     cli.main()

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from feallm.edge import analyze
 from feallm.edge.readings import Readings, read_head
+
+MP4 = runpy.run_path(str(Path(__file__).parents[1] / "mp4.py"))
 
 # ---- rows and tables
 
@@ -103,6 +107,115 @@ def test_a_picture_named_twice_is_read_once(feallm, fake, photo, rows, tmp_path)
     path = photo(tmp_path / "a" / "x.png", 20)
     code, out, err = feallm("analyze", path, path.parent, "--out", "o")
     assert code == 0 and len(rows("o")) == 1 and "named twice" in err
+
+
+# ---- videos: how they are searched, and of which shape they may be
+
+
+def test_options_reach_the_reader_and_the_head_of_the_run(
+    feallm, fake, video, rows, tmp_path, monkeypatch
+):
+    made = []
+    follower = analyze.Follower
+
+    def noted(*args, **more):
+        made.append(more["every"])
+        return follower(*args, **more)
+
+    monkeypatch.setattr(analyze, "Follower", noted)
+    clip = video(tmp_path / "clip.mp4", [(20,)] * 4)
+    for number, words in enumerate(([], ["--every", "3", "--search", "96", "--smooth"])):
+        assert feallm("analyze", clip, "--out", f"o{number}", *words)[0] == 0
+    heads = [read_head(Path(f"o{number}")) for number in range(2)]
+    told = [tuple(head[name] for name in ("every", "search", "smooth")) for head in heads]
+    assert told == [(5, None, False), (3, 96, True)] and made == [5, 3]
+
+
+def test_options_reach_the_analyzer(monkeypatch):
+    monkeypatch.setattr("feallm.runtime.analyze.Analyzer", lambda bundle, **more: (bundle, more))
+    request = analyze.Request((), search_px=96, explain=analyze.Explain.never, expression=False)
+    bundle, more = analyze.open_analyzer(request)
+    assert bundle is None
+    assert more == {
+        "detector": None, "search_px": 96, "detect": True, "words": False, "expression": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--every", "2"], "every"), (["--search", "96"], "search"), (["--smooth"], "smooth")],
+)
+def test_a_search_of_another_kind_needs_another_folder(
+    feallm, fake, video, rows, tmp_path, words, told
+):
+    clip = video(tmp_path / "clip.mp4", [(20,)] * 4)
+    assert feallm("analyze", clip, "--out", "o")[0] == 0
+    before = rows("o")
+    code, _, err = feallm("analyze", clip, "--out", "o", *words)
+    assert code == 2 and told in err and "another folder with --out" in err
+    assert err.count("\n") == 1 and rows("o") == before
+    assert feallm("analyze", clip, "--out", "o", "--every", "5")[0] == 0  # what it was
+
+
+def test_a_smoothed_video_keeps_rows_and_presence(feallm, fake, video, rows, tmp_path):
+    clip = video(tmp_path / "clip.mp4", [(20,)] * 5 + [()] + [(20,)] * 4)
+    for out, words in (("plain", []), ("smooth", ["--smooth"])):
+        assert feallm("analyze", clip, "--out", out, *words)[0] == 0
+    plain, smooth = rows("plain"), rows("smooth")
+    assert [(row["frame"], row["track"]) for row in smooth] == [
+        (row["frame"], row["track"]) for row in plain
+    ]
+    assert smooth[-1]["aus"]["AU12"]["present"] == plain[-1]["aus"]["AU12"]["present"]
+
+
+def test_a_clip_of_one_frame(feallm, fake, video, rows, tmp_path):
+    code, out, err = feallm("analyze", video(tmp_path / "clip.mp4", [(20,)]))
+    assert (code, err) == (0, "") and "1 frame" in out
+    (row,) = rows("clip-readings")
+    assert (row["frame"], row["time_s"], row["track"]) == (0, 0, 0)
+    assert row["explanation"] is not None
+
+
+def test_a_clip_whose_frames_last_unevenly(feallm, fake, video, rows, tmp_path):
+    clip = video(tmp_path / "clip.mp4", [(20 + i,) for i in range(12)])
+    clip.write_bytes(MP4["uneven"](clip.read_bytes(), 6))
+    assert feallm("analyze", clip)[0] == 0
+    found = rows("clip-readings")
+    wanted = [i / 10 for i in range(6)] + [0.6 + 0.3 * i for i in range(6)]
+    assert [row["time_s"] for row in found] == pytest.approx(wanted, abs=2e-3)
+    assert {row["track"] for row in found} == {0}
+
+
+def test_a_clip_that_is_shown_turned(feallm, fake, video, rows, tmp_path):
+    clip = video(tmp_path / "clip.mp4", [(20,)] * 3)
+    clip.write_bytes(MP4["turned"](clip.read_bytes()))
+    assert feallm("analyze", clip)[0] == 0
+    for row in rows("clip-readings"):  # 160 x 120, a quarter turn clockwise: x is 120 - y
+        assert row["box"] == pytest.approx([120 - 80, 20, 120 - 30, 60], abs=4)
+
+
+ADDRESSES = ["rtsp://u:s3cret@h/x", "http://u:s3cret@h/x?token=s3cret", "camera:0", "-"]
+
+
+@pytest.mark.parametrize("text", [*ADDRESSES, "/dev/video0", "gst:v4l2src ! appsink"])
+def test_what_comes_now_is_read_by_another_verb(feallm, fake, text, tmp_path):
+    code, out, err = feallm("analyze", text, "--out", tmp_path / "o")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "feallm live" in err and "s3cret" not in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_device_that_is_there_is_a_camera_all_the_same(feallm, fake, monkeypatch):
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/video0" or exists(path))
+    code, _, err = feallm("analyze", "/dev/video0")
+    assert code == 2 and "feallm live" in err
+
+
+def test_a_file_may_be_called_like_a_camera(feallm, fake, photo, rows, tmp_path, monkeypatch):
+    os.replace(photo(tmp_path / "here" / "a.png", 20), "camera:0")
+    assert feallm("analyze", "camera:0", "--out", tmp_path / "o")[0] == 0
+    assert len(rows(tmp_path / "o")) == 1
 
 
 # ---- where the rows go

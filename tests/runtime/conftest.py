@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -59,36 +61,53 @@ def _random_reading():
     return random_reading
 
 
-def drawn_face(size=160):
-    """A square picture of a face as the cascade knows one: dark brows, eyes and mouth on a light
-    oval. RGB; the eyes stand at 0.38 and 0.62 of its width, 0.49 of its height."""
-    picture = np.full((200, 200, 3), 90, np.uint8)
+class Heads:
+    """Rendered heads of different people, to be laid into pictures."""
 
-    def oval(middle, axes, colour):
-        cv2.ellipse(picture, middle, axes, 0, 0, 360, colour, -1)
+    def __init__(self, path):
+        arrays = np.load(path)
+        ends = arrays["offsets"]
+        files = [arrays["images"][a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        self._heads = [cv2.imdecode(file, cv2.IMREAD_UNCHANGED) for file in files]
+        self._marks = arrays["points68"].astype(float)
 
-    oval((100, 105), (62, 82), (60, 45, 35))  # hair
-    oval((100, 112), (54, 72), (215, 180, 160))
-    for x in (76, 124):
-        oval((x, 96), (15, 9), (150, 115, 100))
-        oval((x, 98), (10, 5), (240, 235, 230))
-        oval((x, 98), (5, 5), (30, 20, 15))
-        cv2.line(picture, (x - 15, 82), (x + 15, 82), (60, 40, 30), 5)
-    oval((100, 122), (9, 20), (230, 200, 180))
-    oval((100, 138), (12, 4), (150, 110, 95))
-    oval((100, 160), (22, 6), (120, 50, 50))
-    blurred = cv2.GaussianBlur(picture, (7, 7), 0)
-    return cv2.resize(blurred, (size, size), interpolation=cv2.INTER_AREA)
+    def __len__(self):
+        return len(self._heads)
+
+    def lay(self, picture, number, x, y, size):
+        """Lay a head over an RGB picture, in place, so that its face's box, `size` px high, begins
+        at x, y. Gives the box and the 68 landmarks."""
+        marks = self._marks[number]
+        up = 0.31 * (marks[17:27].mean(0) - marks[8])  # about as far from the brows to the hair
+        outline = np.concatenate([marks, marks[17:27] + up])
+        low, high = outline.min(0), outline.max(0)
+        scale = size / (high[1] - low[1])
+        turn = np.array([[scale, 0, x - scale * low[0]], [0, scale, y - scale * low[1]]])
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        shape = picture.shape[1], picture.shape[0]
+        head = cv2.resize(self._heads[number], None, fx=scale, fy=scale, interpolation=how)
+        move = np.array([[1, 0, turn[0, 2]], [0, 1, turn[1, 2]]])
+        laid = cv2.warpAffine(cv2.cvtColor(head, cv2.COLOR_BGRA2RGBA), move, shape)
+        cover = laid[..., 3:] / 255.0
+        picture[:] = np.rint(cover * laid[..., :3] + (1 - cover) * picture)
+        placed = marks * scale + turn[:, 2]
+        return (*(low * scale + turn[:, 2]), *(high * scale + turn[:, 2])), placed
 
 
-def scene(height, width, *faces):
-    """A gray picture with drawn faces, (x, y, size) each."""
-    picture = np.full((height, width, 3), 90, np.uint8)
-    for x, y, size in faces:
-        picture[y : y + size, x : x + size] = drawn_face(size)
-    return picture
+@pytest.fixture(scope="session")
+def heads():
+    """Sixteen people; `tests/model/detector/heads.npz`."""
+    return Heads(Path(__file__).parents[1] / "model" / "detector" / "heads.npz")
 
 
-@pytest.fixture(scope="session", name="scene")
-def _scene():
-    return scene
+@pytest.fixture(scope="session")
+def scene(heads):
+    """Makes a plain picture with faces, (x, y, size) or (x, y, size, who) each."""
+
+    def make(height, width, *faces):
+        picture = np.full((height, width, 3), (150, 140, 130), np.uint8)
+        for x, y, size, *who in faces:
+            heads.lay(picture, *(who or (1,)), x, y, size)
+        return picture
+
+    return make

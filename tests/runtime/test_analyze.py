@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from feallm.runtime.analyze import Analyzer
+from feallm.runtime.analyze import Analyzer, open_detector
 from feallm.runtime.backends import llama
 from feallm.runtime.backends.base import VISION_OUTPUTS
 from feallm.runtime.backends.replay import ReplayVision
@@ -18,7 +18,9 @@ from feallm.runtime.contract.aus import AU_INDEX
 from feallm.runtime.contract.errors import BackendError, BundleError, InputError
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.frame import Face, Frame
+from feallm.runtime.follow import Follower
 from feallm.runtime.language import explain as language
+from feallm.runtime.vision.detect import Search
 
 needs_llama = pytest.mark.skipif(llama.available() is not None, reason=str(llama.available()))
 HEIGHT, WIDTH = 128, 112
@@ -324,8 +326,51 @@ def test_action_units_alone(toy_bundle, toy):
     (row,) = jsonl.rows(report, calibrated=False)
     assert row["expression"] is None
     assert row["explanation"]["aus"] == ["AU6", "AU12", "AU25"]
-    assert row["explanation"]["text"].startswith("AUs: AU6 cheek raiser")
+    assert "AUs: AU6 cheek raiser" in row["explanation"]["text"]
     line = jsonl.dumps(row)
     assert not any(word in line for word in EXPRESSIONS)
     assert "xpression:" not in row["explanation"]["text"]
     assert jsonl.flat(row)["expression"] == "" == jsonl.flat(row)["happiness"]
+
+
+# ---- which detector is asked, and how
+
+
+def with_detector(bundle, **stated):
+    """The bundle as if its manifest said this of its detector."""
+    detector = open_bundle().manifest.detector
+    detector = detector and detector.model_copy(update=stated)
+    return type(bundle)(bundle.root, bundle.manifest.model_copy(update={"detector": detector}))
+
+
+def test_the_detector_is_asked_as_its_bundle_says():
+    bundle = with_detector(open_bundle(), score=0.7, overlap=0.2, still_px=512, video_px=256)
+    assert open_detector(bundle).search == Search(0.7, 0.2, 512, 256)
+    assert open_detector(bundle, search_px=96).search == Search(0.7, 0.2, 96, 96)
+
+
+def test_a_bundle_without_a_detector_takes_the_shipped_one(toy_bundle):
+    bundle = open_bundle(toy_bundle)
+    assert bundle.manifest.detector is None
+    assert open_detector(bundle).search == open_detector(open_bundle()).search
+
+
+def test_a_file_of_somebody_elses_takes_the_place_of_the_bundles(tmp_path, scene):
+    shipped = open_bundle()
+    copy = tmp_path / "theirs.onnx"
+    copy.write_bytes(shipped.file(shipped.manifest.detector.artifact).read_bytes())
+    frame = Frame(scene(240, 320, (90, 60, 100)), "picture", still=True)
+    found = [open_detector(shipped, file).find(frame) for file in (copy, None)]
+    assert found[0] and [face.box for face in found[0]] == [face.box for face in found[1]]
+    with pytest.raises(InputError, match="no such detector file"):
+        Analyzer(detector=tmp_path / "missing.onnx")
+
+
+def test_a_video_of_face_crops_keeps_the_whole_picture(scene):
+    """Without finding, each frame is one face: its box is the frame, whatever was read off it."""
+    crop = scene(200, 180, (30, 30, 150))
+    with Analyzer(detect=False, words=False) as analyzer:
+        follower = Follower(analyzer)
+        for k in range(4):
+            (reading,) = follower.read(Frame(crop, "clip.mp4", k, k / 25)).readings
+            assert reading.box == (0, 0, 180, 200) and reading.place is not None

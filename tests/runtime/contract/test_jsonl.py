@@ -6,18 +6,20 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from feallm.runtime.contract import jsonl
 from feallm.runtime.contract.aus import AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
+from feallm.runtime.contract.quality import Quality
 from feallm.runtime.contract.reading import FrameReport
 from feallm.runtime.language import template
 
 FIELDS = [
     "schema", "source", "frame", "time_s", "track", "box", "score", "aus", "expression",
-    "explanation", "pose_deg", "gaze_deg", "landmarks", "intensity_calibrated", "bundle",
+    "explanation", "pose_deg", "gaze_deg", "landmarks", "quality", "intensity_calibrated", "bundle",
 ]  # fmt: skip
 SIDES = ["left", "right", "left_present", "right_present"]
 AU_FIELDS = ["intensity", "present", "probability", *SIDES]
@@ -60,7 +62,7 @@ def test_a_frame_without_a_face_is_one_row_of_the_same_fields():
     empty = {name for name, value in row.items() if value is None}
     assert empty == {
         "track", "box", "score", "aus", "expression", "explanation",
-        "pose_deg", "gaze_deg", "landmarks",
+        "pose_deg", "gaze_deg", "landmarks", "quality",
     }  # fmt: skip
 
 
@@ -70,8 +72,6 @@ def test_one_row_a_face_in_their_order(reading, reading_of):
 
 
 def test_an_explanation(reading):
-    from dataclasses import replace
-
     (row,) = rows(replace(reading, explanation=template.explain(reading, "no words")))
     assert list(row["explanation"]) == ["text", "aus", "source", "why_template"]
     assert row["explanation"]["aus"] == ["AU12", "AU25"]
@@ -97,7 +97,7 @@ def test_numbers_that_are_none_are_never_written(reading):
 
 def test_columns():
     columns = jsonl.flat_columns()
-    assert len(columns) == len(set(columns)) == 10 + 8 + 20 * 7 + 3 + 2 + 68 * 2 + 3
+    assert len(columns) == len(set(columns)) == 10 + 8 + 20 * 7 + 3 + 2 + 68 * 2 + 4 + 3
     assert columns[:4] == ["source", "frame", "time_s", "track"]
     at = columns.index("AU12")
     assert columns[at : at + 3] == ["AU12", "AU12_present", "AU12_p"]
@@ -151,3 +151,30 @@ def test_rows_from_before_the_sides_had_presence_are_still_a_table(reading):
         del au["left_present"], au["right_present"]
     cells = jsonl.flat(row)
     assert cells["AU12_left"] == 4.0 and cells["AU12_left_present"] == ""
+
+
+def test_how_well_a_face_could_be_read(reading):
+    quality = Quality(7.26, 0.51239, -41.26, 3.14, 0.02345, ("small", "turned"))
+    (row,) = rows(replace(reading, quality=quality))
+    assert row["quality"] == {
+        "size_px": 7.3, "blur": 0.512, "yaw_deg": -41.3, "pitch_deg": 3.1, "occluded": 0.023,
+        "below": ["small", "turned"],
+    }  # fmt: skip
+    cells = jsonl.flat(row)
+    assert (cells["size_px"], cells["blur"], cells["occluded"]) == (7.3, 0.512, 0.023)
+    assert cells["below"] == "small turned"
+
+
+def test_what_nothing_measures_is_null_and_no_mark_is_an_empty_cell(reading):
+    (row,) = rows(replace(reading, quality=Quality(30.0, 0.3, None, None, None)))
+    assert row["quality"]["yaw_deg"] is row["quality"]["occluded"] is None
+    assert row["quality"]["below"] == []
+    cells = jsonl.flat(row)
+    assert cells["occluded"] == cells["below"] == "" and cells["size_px"] == 30.0
+
+
+def test_rows_from_before_there_was_a_quality_are_still_a_table(reading):
+    (row,) = rows(reading)
+    del row["quality"]
+    cells = jsonl.flat(row)
+    assert cells["size_px"] == cells["below"] == "" and cells["AU12"] == 4.0
