@@ -231,13 +231,14 @@ def _middle(face: Face) -> Point:
 
 
 def _with_speed(now: _Followed, before: Point | None, gone_s: float) -> _Followed:
-    """The face with its speed since the frame before; 0 for a new one, and for one that hardly
-    moved: what is read off a face that stands still must not shake by its own noise."""
+    """The face with its speed since the frame before; 0 for a new one, for one that leapt, and for
+    one that hardly moved: what is read off a face that stands must not shake by its own noise."""
     if before is None or not 0 < gone_s < MOST_S or now.face.points is None:
         return replace(now, speed=(0.0, 0.0))
     (x, y), (old_x, old_y) = _middle(now.face), before
     step = np.hypot(x - old_x, y - old_y)
-    if step < _STILL * _eyes_apart(now.face.points):
+    eyes = _eyes_apart(now.face.points)
+    if not _STILL * eyes < step < eyes:
         return replace(now, speed=(0.0, 0.0))
     return replace(now, speed=((x - old_x) / gone_s, (y - old_y) / gone_s))
 

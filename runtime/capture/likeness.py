@@ -66,7 +66,7 @@ class Weights:
     shape: float = 0.03  # of a point's place in the face
     shape_drift: float = 0.05
     shape_weight: float = 0.27  # ten numbers that move together are no ten witnesses
-    look: float = 0.08  # of a colour
+    look: float = 0.05  # of a colour
     look_weight: float = 1.0
     fresh: float = 1.0  # what a track of one face costs more
     doubt: float = 2.0  # what a face of score 0 costs more
@@ -104,8 +104,8 @@ class Likeness:
         if pixels is None:
             found["look"] = np.nan
         else:
-            found["look"] = looks(boxes, pixels)
-            found["clear"] = _clear(boxes)
+            found["look"] = _own(looks(boxes, pixels), boxes)
+            found["clear"] = np.isfinite(found["look"]).any(axis=1)
         return found
 
     def costs(self, tracks: Tracks, found: Tracks) -> Costs:
@@ -226,10 +226,15 @@ def looks(boxes: Boxes, pixels: Image) -> Floats:
     return means
 
 
-def _clear(boxes: Boxes) -> NDArray[np.bool_]:
-    """Faces in whose look, the face and what is below it, there is no other face."""
+def _own(look: Floats, boxes: Boxes) -> Floats:
+    """The looks (N, cells x 3) without what may be another's: a face that meets another's box tells
+    nothing, one with a face below it only its own half."""
     low, high = boxes[:, :2], boxes[:, 2:]
     below = np.stack([high[:, 0], 2 * high[:, 1] - low[:, 1]], axis=1)
-    meets = (low[:, None] < high[None]).all(2) & (low[None] < below[:, None]).all(2)
-    clear: NDArray[np.bool_] = meets.sum(axis=1) <= 1  # its own
-    return clear
+    meets = (low[:, None] < high[None]).all(2) & (low[None] < high[:, None]).all(2)
+    meets_below = (low[:, None] < high[None]).all(2) & (low[None] < below[:, None]).all(2)
+    look[meets_below.sum(axis=1) > 1, LOOK_ROWS // 2 * LOOK_COLUMNS * 3 :] = (
+        np.nan
+    )  # its own is one
+    look[meets.sum(axis=1) > 1] = np.nan
+    return look

@@ -6,7 +6,9 @@ next one found; memory holds one picture.
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,6 +27,7 @@ LARGEST_BYTES = 64 << 20  # one picture
 HEADER_BYTES = 1 << 16  # of a PPM or a YUV4MPEG2 stream
 STRANGE_BYTES = 4 << 20  # before the first JPEG: a stream that is joined midway begins with a piece
 _CHUNK_BYTES = 1 << 16
+_STOP_S = 0.1  # how long a stop may take while nothing comes
 
 _SPACE = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _PPM = re.compile(rb"\s*P6" + _SPACE + _SPACE.join([rb"(\d{1,9})"] * 3) + rb"\s")
@@ -68,7 +71,7 @@ class PipedFeed(Feed):
         """
         if self._pipe.isatty():
             raise InputError(f"{self.name}: nothing is piped in", hint=_HINT)
-        data = _Bytes(self._pipe, self.name)
+        data = _Bytes(self._pipe, self.name, lambda: self._closed)
         first_s: float | None = None
         for pixels, time_s in _pictures(data):
             if pixels is None:
@@ -81,7 +84,7 @@ class PipedFeed(Feed):
                 yield Frame(pixels, self.name, index, now_s - first_s)
             if self._closed:
                 return
-        if self._counts.frames == 0:
+        if self._counts.frames == 0 and not self._closed:
             damaged = self._counts.corrupt
             found = f"of {damaged} pictures not one is whole" if damaged else "no picture came"
             data.fail(f"{found} before the stream ended")
@@ -90,10 +93,10 @@ class PipedFeed(Feed):
 class _Bytes:
     """What was read and not yet used."""
 
-    def __init__(self, pipe: BinaryIO, name: str) -> None:
+    def __init__(self, pipe: BinaryIO, name: str, stopped: Callable[[], bool]) -> None:
         self.held = bytearray()
         self.head = b""  # the stream's first bytes, for messages
-        self._read: Callable[[int], bytes | None] = getattr(pipe, "read1", pipe.read)
+        self._read = _reader(pipe, stopped)
         self._name = name
 
     def fill(self) -> bool:
@@ -126,6 +129,23 @@ class _Bytes:
         """Raise an InputError that says what the stream began with."""
         begins = f"it begins with {self.head!r}; " if self.head else ""
         raise InputError(f"{self._name}: {what}", hint=begins + _HINT)
+
+
+def _reader(pipe: BinaryIO, stopped: Callable[[], bool]) -> Callable[[int], bytes | None]:
+    """What reads the next bytes; of a real pipe none once it is stopped, even while none come."""
+    try:
+        handle = pipe.fileno()
+    except (OSError, AttributeError):  # bytes in memory
+        found: Callable[[int], bytes | None] = getattr(pipe, "read1", pipe.read)
+        return found
+
+    def read(count: int) -> bytes:
+        while not select.select([handle], [], [], _STOP_S)[0]:
+            if stopped():
+                return b""
+        return os.read(handle, count)
+
+    return read
 
 
 def _pictures(data: _Bytes) -> Iterator[Picture]:

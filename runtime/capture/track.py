@@ -22,7 +22,7 @@ from feallm.runtime.capture.likeness import TRACK, Boxes, Costs, Likeness, Track
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.frame import Face, Image
 
-PATIENCE_S = 1.5
+PATIENCE_S = 2.0
 FRAME_S = 1 / 25  # from one frame to the next where nobody says
 _STEP_BACK_S = 0.1  # a clock that goes back by less is jitter; by more, the stream began anew
 _INSIDE = 0.8  # share of a box that lies in another one, from which both may be one face

@@ -12,6 +12,7 @@ import pytest
 
 from feallm.runtime.capture import piped
 from feallm.runtime.capture.live import open_feed
+from feallm.runtime.capture.piped import PipedFeed
 from feallm.runtime.contract.errors import InputError
 
 
@@ -380,3 +381,13 @@ def test_the_limit_of_a_picture_is_its_own(monkeypatch):
     monkeypatch.setattr(piped, "LARGEST_BYTES", 60_000)
     data = b"".join(jpeg(n) for n in range(60))
     assert len(data) > 200_000 and len(read(data)[0]) == 60
+
+
+def test_a_pipe_in_which_nothing_comes_can_be_closed():
+    there, here = os.pipe()
+    with os.fdopen(there, "rb") as pipe, os.fdopen(here, "wb"):
+        feed = PipedFeed(pipe)
+        timer = threading.Timer(0.05, feed.close)
+        timer.start()
+        assert list(feed.frames()) == []
+        timer.join()
