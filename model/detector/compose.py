@@ -60,6 +60,19 @@ def compose(material: Material, side: int, rng: Rng) -> Composition:
     return scene
 
 
+def gentle(material: Material, side: int, rng: Rng) -> Composition:
+    """Every second time a composition; else one photograph as people take it: near, upright, in
+    good light, nothing before the face. For the end of a training, when points become precise."""
+    photos = material.photos
+    if rng.random() < 0.5 or not len(photos.with_face):
+        return compose(material, side, rng)
+    scene = Composition(_ground(material, side, rng))
+    size = float(np.exp(rng.uniform(np.log(40), np.log(0.9 * side))))
+    _lay_photo(scene, photos, rng, size=size, turn=float(rng.normal(0, 6)))
+    leave_alone(scene)
+    return scene
+
+
 def _ground(material: Material, side: int, rng: Rng) -> Picture:
     if rng.random() < 0.1 or not material.grounds:
         base = rng.uniform(0, 255, 3) * 0.5 + rng.uniform(0, 255) * 0.5
@@ -91,15 +104,27 @@ def _turn(rng: Rng) -> float:
     return float(rng.uniform(-45, 45) if rng.random() < 0.4 else rng.normal(0, 9))
 
 
-def _lay_photo(scene: Composition, photos: Photos, rng: Rng) -> None:
-    """One photograph, as large as it wants to be."""
+def _lay_photo(
+    scene: Composition,
+    photos: Photos,
+    rng: Rng,
+    *,
+    size: float | None = None,
+    turn: float | None = None,
+) -> None:
+    """One photograph, by the height of one of its faces, pixels, and turned, degrees; as large and
+    as crooked as it wants to be where neither is given."""
     found = photos.take(int(rng.choice(photos.with_face)), rng)
     side = scene.picture.shape[0]
     k = int(rng.integers(len(found.boxes)))
     box = found.boxes[k]
-    scale = float(np.clip(_size(rng, side) / (box[3] - box[1]), 0.12, 4.0))
+    wanted = _size(rng, side) if size is None else size
+    scale = float(np.clip(wanted / (box[3] - box[1]), 0.12, 4.0))
     inside = rng.uniform(0.15, 0.85, 2) * side
-    lay_picture(scene, found, scale, _turn(rng), inside, (box[:2] + box[2:]) / 2)
+    if size is not None:  # and whole
+        inside = side / 2 + rng.uniform(-0.5, 0.5, 2) * max(0.0, side - size)
+    turned = _turn(rng) if turn is None else turn
+    lay_picture(scene, found, scale, turned, inside, (box[:2] + box[2:]) / 2)
 
 
 def _lay_tiles(scene: Composition, photos: Photos, count: int, rng: Rng) -> None:

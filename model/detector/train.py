@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feallm.model.detector.checkpoint import save_weights
-from feallm.model.detector.compose import compose
+from feallm.model.detector.checkpoint import load_weights, read_page, save_weights
+from feallm.model.detector.compose import compose, gentle
 from feallm.model.detector.loss import Faces, decode, loss
 from feallm.model.detector.network import Detector
 from feallm.model.detector.scene import Composition, Picture, mirrored
@@ -59,6 +59,7 @@ class Recipe:
     warm_up: int = 300
     average: float = 0.999
     seed: int = 0
+    gentle: bool = False  # compositions for the end of a training
 
     def rate_at(self, step: int) -> float:
         """The learning rate: up in a line, down as a cosine."""
@@ -104,7 +105,8 @@ class Training:
         rng = np.random.default_rng((self.recipe.seed, self.step))
         side = int(rng.choice(_SIDES))
         count = min(self.recipe.batch, _MOST_PIXELS // side**2)
-        drawn = [compose(material, side, rng) for _ in range(count // 2)]
+        draw = gentle if self.recipe.gentle else compose
+        drawn = [draw(material, side, rng) for _ in range(count // 2)]
         return [*drawn, *(mirrored(scene) for scene in drawn)]  # drawing costs more than learning
 
     def learn(self, scenes: list[Composition]) -> dict[str, float]:
@@ -131,6 +133,11 @@ class Training:
                 else:
                     self.average[name].copy_(value)
         return {name: float(part.detach()) for name, part in parts.items()}
+
+    def begin_with(self, network: Detector) -> None:
+        """Take over another training's weights."""
+        self.network.load_state_dict(network.state_dict())
+        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
 
     def averaged(self) -> Detector:
         """The network with its averaged weights."""
@@ -172,12 +179,21 @@ class Training:
 
 
 def run(
-    material: Material, out: Path, recipe: Recipe, command: str, *, every: int = 100
+    material: Material,
+    out: Path,
+    recipe: Recipe,
+    command: str,
+    *,
+    start_from: Path | None = None,
+    every: int = 100,
 ) -> Detector:
-    """The trained network, from where `out` stands to the end; log, state and weights lie there."""
+    """The trained network, from where `out` stands to the end; log, state and weights lie there.
+    `start_from`: weights to begin with."""
     cv2.setNumThreads(1)
     out.mkdir(parents=True, exist_ok=True)
     training = Training(recipe)
+    if start_from is not None:
+        training.begin_with(load_weights(start_from))
     if (out / STATE).is_file():
         training.load(out / STATE, material.sources)
     sums: dict[str, float] = {}
@@ -230,6 +246,9 @@ def main() -> None:
     parser.add_argument("--clean", action="store_true")
     parser.add_argument("--steps", type=int, default=Recipe().steps)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=Recipe().rate)
+    parser.add_argument("--gentle", action="store_true", help="for the end of a training")
+    parser.add_argument("--start", type=Path, help="weights to begin with")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sheet", type=Path, help="draw compositions instead")
     asked = parser.parse_args()
@@ -238,9 +257,14 @@ def main() -> None:
     if asked.sheet is not None:
         cv2.imwrite(str(asked.sheet), sheet(material, 32, 256))
         return
+    recipe = Recipe(asked.steps, rate=asked.rate, seed=asked.seed, gentle=asked.gentle)
     words = ["python -m feallm.model.detector.train", f"--steps {asked.steps}"]
-    words += [f"--seed {asked.seed}", *(["--clean"] if asked.clean else [])]
-    run(material, asked.out, Recipe(steps=asked.steps, seed=asked.seed), " ".join(words))
+    words += [f"--rate {asked.rate:g}", f"--seed {asked.seed}"]
+    words += ["--clean"] * asked.clean + ["--gentle"] * asked.gentle
+    if asked.start is not None:
+        page = read_page(asked.start)
+        words = [page["command"], "and then", *words, "--start"]
+    run(material, asked.out, recipe, " ".join(words), start_from=asked.start)
 
 
 if __name__ == "__main__":

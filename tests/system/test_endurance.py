@@ -126,10 +126,12 @@ def test_memory_stays_and_nothing_is_lost(tmp_path, capsys, monkeypatch):
         return feed
 
     monkeypatch.setattr(live, "open_feed", opened)
-    live.live(live.Request("camera:0", out=tmp_path / "rows", as_json=True))
+    live.live(live.Request("camera:0", out=tmp_path / "rows"))
     counts = feeds[0].counts
     capsys.readouterr()
-    lines = [line for path in (tmp_path / "rows").iterdir() for line in path.open()]
+    lines = [
+        line for path in (tmp_path / "rows").iterdir() for line in path.read_text().splitlines()
+    ]
     rows = [json.loads(line) for line in lines]
     faces = sum(row["track"] is not None for row in rows)
     grown = seen[FRAMES] - seen[SETTLED]

@@ -73,7 +73,7 @@ def test_smiles_are_told_from_neutral_faces_in_colour() -> None:
     from feallm.runtime.contract.frame import Frame
 
     scores: dict[str, list[float]] = {"neutral": [], "smiling": []}
-    with Analyzer(detector=YUNET, words=False) as analyzer:
+    with Analyzer(words=False) as analyzer:
         for word, found in scores.items():
             for path in sorted((SHARED / "london").glob(f"*_{word}.webp")):
                 if int(path.name[:3]) % 2 == 0:
@@ -114,9 +114,10 @@ def test_torch_and_llama_choose_the_same_next_token(valid: sets.Labelled) -> Non
     assert agreement.share >= 0.99
 
 
-def test_five_friends_with_the_yunet_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("detector", [(), ("--detector", YUNET)], ids=["own", "yunet"])
+def test_five_friends(tmp_path: Path, detector: tuple[object, ...]) -> None:
     picture = SHARED / "clips" / "group5.jpg"
-    assert analyze(picture, "--detector", YUNET, "--out", tmp_path / "out") == 0
+    assert analyze(picture, *detector, "--out", tmp_path / "out") == 0
     found = rows(tmp_path / "out")
     assert [row["track"] for row in found] == [0, 1, 2, 3, 4]
     assert all(row["explanation"]["text"] for row in found)
@@ -125,14 +126,14 @@ def test_five_friends_with_the_yunet_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["noface.jpg", "noface.mp4"])
 def test_pictures_without_a_face(name: str, tmp_path: Path) -> None:
     picture = SHARED / "clips" / name
-    assert analyze(picture, "--detector", YUNET, "--out", tmp_path / "out") == 0
+    assert analyze(picture, "--out", tmp_path / "out") == 0
     found = rows(tmp_path / "out")
     assert found and all(row["box"] is None and row["aus"] is None for row in found)
 
 
 def test_one_row_a_frame_with_its_time(tmp_path: Path) -> None:
     clip = SHARED / "clips" / "face_moving.mp4"
-    assert analyze(clip, "--detector", YUNET, "--out", tmp_path / "out", "--explain", "never") == 0
+    assert analyze(clip, "--out", tmp_path / "out", "--explain", "never") == 0
     found = rows(tmp_path / "out")
     assert [row["frame"] for row in found] == list(range(62))
     assert np.allclose([row["time_s"] for row in found], np.arange(62) / 12, atol=0.02)

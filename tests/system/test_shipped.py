@@ -25,7 +25,11 @@ CHECKPOINT = {
     "edge": CHECKPOINTS / "edge.safetensors",
     "clean": CHECKPOINTS / "edge-clean.safetensors",
 }
-MOST_BYTES = 12_000_000
+DETECTOR = {
+    "edge": CHECKPOINTS / "detector.safetensors",
+    "clean": CHECKPOINTS / "detector-clean.safetensors",
+}
+MOST_BYTES, MOST_DETECTOR_BYTES = 12_000_000, 300_000
 NO_NETWORK = ["unshare", "--map-root-user", "--net"]
 
 
@@ -82,6 +86,36 @@ def test_it_comes_from_the_committed_checkpoint(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_its_detector_comes_from_the_committed_checkpoint(name: str, tmp_path: Path) -> None:
+    from feallm.export.detector import write
+    from feallm.model.detector.checkpoint import load_weights
+
+    shipped = open_bundle(Path(name))
+    stated = shipped.manifest.detector
+    assert stated is not None
+    found = hashlib.sha256(DETECTOR[name].read_bytes()).hexdigest()
+    assert stated.training.checkpoint_sha256 == found
+    assert shipped.file(stated.artifact).stat().st_size <= MOST_DETECTOR_BYTES
+    write(load_weights(DETECTOR[name]), tmp_path / "again.onnx")
+    again = (tmp_path / "again.onnx").read_bytes()
+    assert _agree(again, shipped.file(stated.artifact).read_bytes())
+
+
+def _agree(one: bytes, other: bytes) -> bool:
+    """Whether two detectors say the same of noise; folding depends on the machine's last bits."""
+    import onnxruntime
+
+    picture = np.random.default_rng(0).integers(0, 256, (1, 3, 320, 320)).astype(np.float32)
+    answers = [
+        onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(
+            None, {"input": picture}
+        )
+        for data in (one, other)
+    ]
+    return all(np.allclose(a, b, atol=1e-3) for a, b in zip(*answers, strict=True))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_anyone_can_export_it_again(name: str, portrait: Path, tmp_path: Path) -> None:
     """What ships is int8, so the float file that anyone can make answers nearly alike."""
     shipped, again = open_bundle(Path(name)), exporter.export(CHECKPOINT[name], tmp_path / "again")
@@ -98,6 +132,10 @@ def test_anyone_can_export_it_again(name: str, portrait: Path, tmp_path: Path) -
 def test_the_clean_bundle_names_only_open_sources() -> None:
     sources = open_bundle(Path("clean")).manifest.training.sources
     assert {source.name for source in sources} == {"renders", "london-odd", "cc0-portraits"}
+    stated = open_bundle(Path("clean")).manifest.detector
+    assert stated is not None
+    told = " ".join(source.licence for source in stated.training.sources)
+    assert "research use" not in told and "London" in told and "ICT-FaceKit" in told
 
 
 def test_a_smile_is_read_and_explained_without_network(portrait: Path, tmp_path: Path) -> None:
