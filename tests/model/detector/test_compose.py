@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feallm.model.detector.compose import SMALLEST_PX, compose, darken, leave_alone, leave_unseen
+from feallm.model.detector.compose import (
+    SMALLEST_PX,
+    compose,
+    darken,
+    gentle,
+    leave_alone,
+    leave_unseen,
+)
 from feallm.model.detector.scene import Composition
 from feallm.model.detector.sources import Heads, Material, Photos
 
@@ -112,3 +119,12 @@ def test_the_dark_is_dark_and_grainy():
     dark = darken(flat, 0.2, np.random.default_rng(1))
     assert 38 < dark.mean() < 42 and dark[..., 0].std() > 0.4
     assert (dark == darken(flat, 0.2, np.random.default_rng(1))).all()
+
+
+def test_gentle_compositions_show_whole_faces_too(material):
+    sure = [gentle(material, 128, np.random.default_rng(k)).sure for k in range(24)]
+    one = gentle(material, 128, np.random.default_rng(3))
+    again = gentle(material, 128, np.random.default_rng(3))
+    assert np.array_equal(one.picture, again.picture) and np.array_equal(one.points, again.points)
+    assert sum(s.any() for s in sure) > 12
+    assert one.picture.shape == (128, 128, 3)

@@ -58,7 +58,7 @@ def test_a_batch_in_which_nobody_is():
     [(0, 1 / 300), (149, 0.5), (299, 1.0), (300, 1.0), (6150, 0.505), (12000, 0.01)],
 )
 def test_the_rate_goes_up_in_a_line_and_down_as_a_cosine(step, share):
-    assert Recipe().rate_at(step) == pytest.approx(2e-3 * share)
+    assert Recipe(steps=12000).rate_at(step) == pytest.approx(2e-3 * share)
 
 
 def test_half_of_a_batch_is_the_other_half_in_a_mirror(material):
@@ -100,6 +100,21 @@ def test_going_on_gives_what_an_uninterrupted_training_gives(material, tmp_path,
     assert page["command"] == "here" and page["seed"] == 0 and page["sources"] == SOURCES
     steps = [line["step"] for line in lines_of(tmp_path / "cut")]
     assert steps == [1, 2, 3, 4, 5, 6, 6, 7], "the sixth was done twice: the fifth was kept"
+
+
+def test_the_gentle_end_begins_with_what_was_learnt(material, tmp_path):
+    run(material, tmp_path / "first", Recipe(steps=3, batch=2, warm_up=2), "first")
+    first = load_weights(tmp_path / "first" / WEIGHTS)
+    training = Training(Recipe(steps=2, batch=2, gentle=True))
+    training.begin_with(first)
+    for name, value in training.averaged().state_dict().items():
+        assert torch.equal(value, first.state_dict()[name]), name
+    out = tmp_path / "second"
+    recipe = Recipe(steps=2, batch=2, gentle=True, rate=1e-12, decay=0.0)
+    run(material, out, recipe, "second", start_from=tmp_path / "first" / WEIGHTS)
+    again = load_weights(out / WEIGHTS).state_dict()
+    weights = [name for name, _ in first.named_parameters()]
+    assert all(torch.allclose(again[n], first.state_dict()[n], atol=1e-3) for n in weights)
 
 
 def test_it_learns(material):
