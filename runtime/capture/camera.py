@@ -309,5 +309,7 @@ def _picture(capture: Capture) -> tuple[Image | None, str | None]:
 
 
 def _told(error: Exception) -> str:
-    text = error.err if isinstance(error, cv2.error) else type(error).__name__
+    text = type(error).__name__
+    if isinstance(error, cv2.error):  # one that Python made has no `err` in OpenCV 4.10
+        text = getattr(error, "err", None) or str(error)
     return " ".join(str(text).split())

@@ -238,7 +238,8 @@ def test_a_bad_frame_between_good_ones_is_counted(bad):
     good = (True, picture())
     camera = Camera(script(good, bad, bad, good, bad, bad, bad, bad, good), clock)
     with feed_of(camera, clock).start() as feed:
-        next(feed.frames())
+        coming = feed.frames()  # kept: a feed whose iterator is dropped is closed
+        next(coming)
         until(lambda: camera.reads > 9)
         assert (feed.counts.corrupt, feed.counts.lost) == (6, 0)
     assert camera.opened == 1
