@@ -5,6 +5,7 @@ import http.server
 import itertools
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -442,7 +443,15 @@ def test_close_during_a_read_that_hangs_does_not_wait_for_it():
     until(lambda: camera.released == 1)
 
 
-def test_interrupt_while_waiting_gives_the_device_back():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises here, also where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_while_waiting_gives_the_device_back(interruptible):
     clock = Clock()
     gate = threading.Semaphore(1)
 
@@ -464,7 +473,7 @@ def test_interrupt_while_waiting_gives_the_device_back():
     assert camera.released == 1
 
 
-def test_interrupt_while_the_first_frame_is_waited_for():
+def test_interrupt_while_the_first_frame_is_waited_for(interruptible):
     clock = Clock()
     release = threading.Event()
     camera = Camera(lambda c: (release.wait(5), picture()), clock)
