@@ -113,8 +113,9 @@ def of_photos(
     scale = EYE_CANVAS_PX / float(np.linalg.norm(np.subtract(*geometry.points_px[:2])))
     middle = np.array([geometry.width_px, geometry.height_px]) / 2
     to_canvas = (np.array(geometry.points_px) - middle) * scale + (WIDTH / 2, HEIGHT / 2)
-    places = tuple(map(tuple, to_canvas.tolist()))  # five pairs, which tolist does not say
-    canvas = CropGeometry(WIDTH, HEIGHT, places, geometry.border)  # type: ignore[arg-type]
+    right, left, nose, mouth_right, mouth_left = ((float(x), float(y)) for x, y in to_canvas)
+    places = (right, left, nose, mouth_right, mouth_left)
+    canvas = CropGeometry(WIDTH, HEIGHT, places, geometry.border)
     faces = [align.align(picture, points, geometry)[0] for picture, _, points in rows[:count]]
     marks = [
         one.astype(np.float64)

@@ -97,7 +97,7 @@ def build(
         if checkpoint.language is not None and checkpoint.tokenizer is not None:
             export_language(checkpoint.language, checkpoint.tokenizer, work / LANGUAGE_FILE)
             files["language"] = (LANGUAGE_FILE, "gguf", "fp16")
-        artifacts = {name: _artifact(work, *facts) for name, facts in files.items()}
+        artifacts = {name: artifact_of(work, *facts) for name, facts in files.items()}
         fields = _fields(checkpoint, source_sha256, artifacts, name)
         fields["digest"] = digest(fields)
         (work / MANIFEST).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
@@ -113,7 +113,8 @@ def build(
     return open_bundle(out)
 
 
-def _artifact(folder: Path, file: str, kind: str, precision: str) -> dict[str, Any]:
+def artifact_of(folder: Path, file: str, kind: str, precision: str) -> dict[str, Any]:
+    """What a manifest says of one file of the folder."""
     data = (folder / file).read_bytes()
     return {
         "file": file,

@@ -11,7 +11,6 @@ the file as float16 and are cast where they are used: half the size, the same bo
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from feallm.export.bundle import artifact_of, checkpoint_sha256
 from feallm.model.detector.checkpoint import load_weights, read_page
 from feallm.model.detector.network import PARTS, STRIDES, Detector, Unit
 from feallm.runtime.bundle.open import Bundle, open_bundle
@@ -219,14 +219,7 @@ def put(bundle: Path, checkpoint: Path, out: Path, search: Search) -> Bundle:
             shutil.copyfile(old.root / artifact["file"], work / artifact["file"])
         write(network, work / FILE)
         agree(network, work / FILE)
-        data = (work / FILE).read_bytes()
-        fields["artifacts"]["detector"] = {
-            "file": FILE,
-            "format": "onnx",
-            "precision": "fp16",
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "size_bytes": len(data),
-        }
+        fields["artifacts"]["detector"] = artifact_of(work, FILE, "onnx", "fp16")
         fields["detector"] = {
             "artifact": "detector",
             "score": search.score,
@@ -237,7 +230,7 @@ def put(bundle: Path, checkpoint: Path, out: Path, search: Search) -> Bundle:
                 "size": "detector",
                 "command": page["command"],
                 "seed": page["seed"],
-                "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+                "checkpoint_sha256": checkpoint_sha256(checkpoint),
                 "sources": page["sources"],
             },
         }

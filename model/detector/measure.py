@@ -193,9 +193,9 @@ def crowds(
             hit = shares.max(1) >= 0.5
             wrong = int((shares.max(0) < 0.3).sum()) if len(found) else 0
             row = table.setdefault(scene.kind, {})
-            old = row.get(name, (0, 0, 0))
-            new = (int(counted.sum()), int((hit & counted).sum()), wrong)
-            row[name] = tuple(a + b for a, b in zip(old, new, strict=True))  # type: ignore[assignment]  # three stay three
+            faces, right, more = row.get(name, (0, 0, 0))
+            faces, right = faces + int(counted.sum()), right + int((hit & counted).sum())
+            row[name] = (faces, right, more + wrong)
     return table
 
 
