@@ -13,7 +13,7 @@ LLAMA := $(shell sed -n 's/^words = \["\(.*\)"\]$$/\1/p' pyproject.toml)
 WORDS = $(shell ls wheelhouse/llama_cpp_python-*.whl >/dev/null 2>&1 && echo words,)
 PORTRAIT = $(shell $(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data/astronaut.png
 
-.PHONY: help setup demo test test-slow test-data check lint typing types layers wheelhouse wheel train-nano bench
+.PHONY: help setup demo test test-slow test-data test-aarch64 check lint typing types layers wheelhouse wheel train-nano bench
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -25,13 +25,16 @@ demo: .venv/.demo  ## read the portrait that scikit-image ships
 	mkdir -p runs && cd runs && ../$(BIN)/feallm analyze "$(PORTRAIT)"
 
 test: .venv/.all  ## the tests (a few minutes; no data, no device)
-	$(BIN)/pytest -m "not slow and not data and not gpu and not device"
+	$(BIN)/pytest -m "not slow and not data and not gpu and not device and not emulated"
 
 test-slow: .venv/.all  ## the tests that take minutes, those with ../shared/data too
-	$(BIN)/pytest -m "slow and not gpu and not device" -rs
+	$(BIN)/pytest -m "slow and not gpu and not device and not emulated" -rs
 
 test-data: .venv/.all  ## the tests that use ../shared/data (ten minutes at most)
 	$(BIN)/pytest -m "data and not slow" -rs
+
+test-aarch64: .venv/.all  ## ONNX and .pte files on an emulated ARM board (needs qemu)
+	$(BIN)/pytest -m emulated -rs
 
 check: lint typing layers  ## ruff, mypy --strict, who may import whom
 
@@ -76,5 +79,5 @@ wheelhouse/.words: pyproject.toml | $(BIN)/python
 	@touch $@
 
 .venv/.all: wheelhouse/.words pyproject.toml setup.py | $(BIN)/python
-	$(BIN)/pip install --find-links wheelhouse --editable ".[$(WORDS)train,render,export,dev,demo]"
+	$(BIN)/pip install --find-links wheelhouse --editable ".[$(WORDS)train,render,export,executorch,coreml,dev,demo]"
 	@touch $@

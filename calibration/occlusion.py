@@ -7,8 +7,8 @@ One logistic layer over all tokens of a face. It learns from renders, which know
 and from photographs with the renderer's hands, masks and mugs painted over half of them: on renders
 alone it takes a beard or a fringe for a cover. A photograph counts as bare before it is painted,
 which is not true of all. Clear glasses cover nothing, dark ones do. The layer goes into
-`runtime/vision/occlusion.json` under the sha256 of the vision artifact that it was fitted to; other
-artifacts' layers stay. Printed are figures on people that the fit did not see.
+`runtime/vision/occlusion.json` under the sha256 of the checkpoint whose tokens it was fitted to;
+those of other checkpoints stay. Printed are figures on people that the fit did not see.
 
 The bundle `clean` has none: with the few photographs that it may learn from (`--photos CLEAN`) its
 layer tells renders as well, but marks more than a quarter of FER+'s faces, most of them bare.
@@ -222,7 +222,7 @@ def main() -> None:
     rng = np.random.default_rng(SEED)
     bundle = open_bundle(asked.bundle)
     manifest = bundle.manifest
-    vision, geometry = OnnxVision(bundle.file(manifest.vision)), manifest.geometry.crop()
+    vision, geometry = OnnxVision(bundle.file(bundle.in_format("onnx"))), manifest.geometry.crop()
     sets = {"renders": of_renders(asked.renders, asked.faces, geometry, rng)}
     for folder in asked.photos:
         each = asked.faces // len(asked.photos)
@@ -240,7 +240,7 @@ def main() -> None:
     answer = 1 / (1 + np.exp(-(tokens @ weights + bias)))
     for name in sets:
         _tell(name, answer[held & (source == name)], covered[held & (source == name)])
-    keep(asked.out, manifest.artifacts[manifest.vision].sha256, weights, bias)
+    keep(asked.out, manifest.training.checkpoint_sha256, weights, bias)
     print(f"{asked.out}  {len(covered) - held.sum()} faces, {held.sum()} held out")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import feallm
-from feallm.edge import tables
+from feallm.edge import engines, tables
+from feallm.edge.engines import Engines
 from feallm.edge.place import inputs_digest, out_folder
 from feallm.edge.readings import Head, Readings, Stamp
 from feallm.edge.terminal import Bar, complain, note, results
@@ -55,6 +56,7 @@ class Request:
     every: int = EVERY  # frames of a video from search to search
     search_px: int | None = None
     smooth: bool = False
+    engines: Engines = Engines()
 
 
 def files(texts: Sequence[str]) -> tuple[Path, ...]:
@@ -134,6 +136,7 @@ def open_analyzer(request: Request) -> Analyzer:
         detect=request.detect,
         words=request.explain is not Explain.never,
         expression=request.expression,
+        **request.engines.options(),
     )
 
 
@@ -214,6 +217,8 @@ def _head(request: Request, analyzer: Analyzer) -> Head:
         "expression": request.expression,
         "every": request.every,
         "search": request.search_px,
+        "vision": analyzer.running()["vision"].get("artifact"),
+        "language": request.engines.language,
         "smooth": request.smooth,
         "inputs": inputs_digest(request.paths),
     }
@@ -311,6 +316,8 @@ def _closing_lines(request: Request, root: Path, outcome: Outcome, analyzer: Ana
         print(f"Not measured by this bundle: {', '.join(missing)}.")
     if request.explain is not Explain.never and analyzer.words_missing is not None:
         print(f"Words: from a template, because {analyzer.words_missing}.")
+    if outcome.read or outcome.skipped:
+        print(f"Read {engines.line(analyzer.running())}.")
     if outcome.skipped:
         print(f"{outcome.skipped} sources were read by an earlier run and shown again.")
     if outcome.errors:
@@ -330,6 +337,7 @@ def _print_json(request: Request, root: Path, outcome: Outcome, analyzer: Analyz
                 "errors": [error.line() for error in outcome.errors],
                 "bundle": analyzer.bundle.digest,
                 "words_missing": analyzer.words_missing,
+                "running": analyzer.running(),
             }
         )
     )

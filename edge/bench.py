@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from rich.table import Table
 
+from feallm.edge.engines import Engines
 from feallm.edge.terminal import Bar, results
 from feallm.runtime.capture.source import Source, kind, read_picture
 from feallm.runtime.contract.errors import BackendError, InputError, UsageError
@@ -54,6 +55,7 @@ class Request:
     bundle: Path | None = None
     detector: Path | None = None
     as_json: bool = False
+    engines: Engines = Engines()
 
 
 Timings = dict[str, list[float]]  # stage -> milliseconds of each run
@@ -63,7 +65,7 @@ def open_analyzer(request: Request) -> Analyzer:
     """The analyzer that is timed."""
     from feallm.runtime.analyze import Analyzer
 
-    return Analyzer(request.bundle, detector=request.detector)
+    return Analyzer(request.bundle, detector=request.detector, **request.engines.options())
 
 
 def bench(request: Request) -> None:
@@ -79,6 +81,7 @@ def bench(request: Request) -> None:
         timings = time_stages(analyzer, frame, faces, request.runs, bar)
         first_word_ms, tokens_per_s = time_words(analyzer, frame, faces, timings, bar)
         words_missing, digest = analyzer.words_missing, analyzer.bundle.digest
+        running = analyzer.running()
     summary = {
         **{f"{stage}_ms": _median(timings.get(stage)) for stage in ("vision", "detect", "frame")},
         "first_word_ms": first_word_ms,
@@ -91,6 +94,7 @@ def bench(request: Request) -> None:
         "faces": len(faces),
         "picture_px": [frame.pixels.shape[1], frame.pixels.shape[0]],
         "bundle": digest,
+        "running": running,
         "machine": machine(),
     }
     if not request.as_json:

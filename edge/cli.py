@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from feallm.edge.engines import Engines
 from feallm.runtime.contract.errors import INTERRUPTED, BackendError, FeallmError
 
 if TYPE_CHECKING:
@@ -148,6 +149,24 @@ ExpressionOption = Annotated[
         help="--no-expression: action units alone; no emotion word is computed into a row.",
     ),
 ]
+VisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vision", metavar="ENGINE",
+        help="onnx, executorch, coreml, or a file of the bundle; else its best that runs here.",
+    ),
+]  # fmt: skip
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--language", metavar="ENGINE",
+        help="llama, executorch, coreml, or a file of the bundle; else its best that runs here.",
+    ),
+]  # fmt: skip
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=64, help="Of one inference; else the bundle's profile's, mostly 1."),
+]
 ExplainOption = Annotated[
     str, typer.Option(metavar="never|once|always", help="once: each face at its first frame.")
 ]
@@ -174,6 +193,9 @@ def analyze(
     every: EveryOption = 5,
     search: SearchOption = None,
     smooth: SmoothOption = False,
+    vision: VisionOption = None,
+    language: LanguageOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read the faces of photos, folders and videos."""
@@ -191,6 +213,7 @@ def analyze(
         every=every,
         search_px=search,
         smooth=smooth,
+        engines=Engines(vision, language, threads),
     )
     raise typer.Exit(verb.analyze(request))
 
@@ -226,6 +249,9 @@ def live(
     every: EveryOption = 5,
     search: SearchOption = None,
     smooth: SmoothOption = False,
+    vision: VisionOption = None,
+    language: LanguageOption = None,
+    threads: ThreadsOption = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="S", min=0, help="Stop after so long; else at Ctrl-C.")
     ] = None,
@@ -249,6 +275,7 @@ def live(
         every=every,
         search_px=search,
         smooth=smooth,
+        engines=Engines(vision, language, threads),
         seconds=seconds,
         wait=wait,
         as_json=as_json,
@@ -265,12 +292,16 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, help="Repetitions of each stage.")] = 200,
     bundle: BundleOption = None,
     detector: DetectorOption = None,
+    vision: VisionOption = None,
+    language: LanguageOption = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time each stage on this machine. The last line is one JSON object."""
     from feallm.edge import bench as verb
 
-    verb.bench(verb.Request(picture, runs, bundle, detector, as_json=as_json))
+    engines = Engines(vision, language, threads)
+    verb.bench(verb.Request(picture, runs, bundle, detector, as_json=as_json, engines=engines))
 
 
 @app.command()

@@ -17,6 +17,7 @@ from io import FileIO
 from pathlib import Path
 
 from feallm.edge.analyze import Explain, Wanted, video_reader
+from feallm.edge.engines import Engines
 from feallm.edge.tables import NOT_FEELINGS
 from feallm.edge.terminal import note
 from feallm.runtime.analyze import Analyzer
@@ -43,6 +44,7 @@ class Request:
     every: int = EVERY
     search_px: int | None = None
     smooth: bool = False
+    engines: Engines = Engines()
     seconds: float | None = None
     wait: bool = False
     as_json: bool = False
@@ -78,6 +80,7 @@ def open_analyzer(request: Request) -> Analyzer:
         search_px=request.search_px,
         words=request.explain is not Explain.never,
         expression=request.expression,
+        **request.engines.options(),
     )
 
 

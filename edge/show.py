@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from feallm.edge.terminal import results
+from feallm.runtime.backends.choose import choose
 from feallm.runtime.bundle.open import open_bundle
+from feallm.runtime.contract.errors import BackendError
+from feallm.runtime.contract.manifest import Manifest
+
+
+def _choice(manifest: Manifest, names: Sequence[str]) -> str:
+    """Which of these artifacts this machine would run, and why."""
+    try:
+        choice = choose(manifest.artifacts, names)
+    except BackendError as error:
+        return f"none: {error.message}"
+    return f"{choice.artifact} with {choice.engine}: {choice.why}"
 
 
 def show_bundle(folder: Path | None, *, as_json: bool) -> None:
@@ -31,7 +44,11 @@ def show_bundle(folder: Path | None, *, as_json: bool) -> None:
     for name, part in manifest.artifacts.items():
         size = f"{part.size_bytes / 1e6:.1f} MB"
         lines.append((name, f"{part.file}, {part.format} {part.precision}, {size}, as stated"))
+    if manifest.profile is not None:
+        lines.append(("made for", manifest.profile.name))
+    lines += [("eyes here", _choice(manifest, manifest.vision))]
     if manifest.language is not None:
+        lines.append(("words here", _choice(manifest, manifest.language.artifacts)))
         lines.append(("words", f"{manifest.language.visual_tokens} visual tokens"))
     training = manifest.training
     lines.append(("trained by", f"{training.command} (seed {training.seed})"))

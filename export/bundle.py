@@ -1,13 +1,16 @@
-"""Checkpoint -> bundle folder: written beside, checked by opening it, then renamed into place."""
+"""Checkpoint and plans -> bundle folders. Every artifact is made once, checked against torch by
+its exporter, copied into each bundle whose plan names it, and each bundle is opened as a device
+would open it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.export.job import Job
+from feallm.export.matrix import EXPORTERS, missing
+from feallm.export.plan import Plan
+from feallm.export.profiles import EVERYTHING, PROFILES
+from feallm.export.workplace import copy, remove, workplace
 from feallm.model.checkpoint import Checkpoint, load
-from feallm.runtime.backends import llama
-from feallm.runtime.bundle.open import Bundle, open_bundle
+from feallm.runtime.bundle.open import SHIPPED, Bundle, measure, open_bundle
 from feallm.runtime.contract.aus import AU_KEYS
-from feallm.runtime.contract.errors import LimitError, UsageError
+from feallm.runtime.contract.errors import BackendError, LimitError
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.geometry import CROP
 from feallm.runtime.contract.manifest import (
@@ -37,24 +44,180 @@ NOTICE = (
 )
 LICENCE = "Apache-2.0"
 MAX_NEW_TOKENS = 180
-VISION_FILE, INT8_FILE, LANGUAGE_FILE = "vision.onnx", "vision.int8.onnx", "language.gguf"
+TOKENIZER, REPORT, DETECTOR = "tokenizer.json", "measured.json", "detector.onnx"
+VARIES = {REPORT: "holds times, which this machine takes a little differently every time"}
+
+Thresholds = dict[str, dict[str, float]]
+Report = Callable[[Job, dict[str, Path], Thresholds], dict[str, Any]]
+"""Measures finished artifacts by name, some with thresholds of their own: what `REPORT` holds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ranges:
-    """Crops (N, H, W, 3) for an int8 vision file: to measure ranges on, and to check it with."""
+class Faces:
+    """Crops (N, H, W, 3) uint8 RGB."""
 
-    measured: NDArray[np.uint8]
-    checked: NDArray[np.uint8]
+    calibration: NDArray[np.uint8]  # ranges and importance are measured on these
+    held_out: NDArray[np.uint8]  # and artifacts checked on these
+    name: str  # of the set, or its hash: another set is another export
+
+
+def committed() -> Faces:
+    """The project's own calibration faces."""
+    from feallm.calibration import faces
+
+    found = faces.load()
+    return Faces(found.crops, found.held_out, found.sha256)
 
 
 def export(
-    path: Path, out: Path, *, ranges: Ranges | None = None, name: str | None = None
+    path: Path,
+    out: Path,
+    plan: Plan,
+    *,
+    faces: Faces | None = None,
+    name: str | None = None,
+    report: Report | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
-    """The bundle of the checkpoint at `path`, in the new folder `out`."""
-    if out.exists():
-        raise UsageError(f"{out}: exists already", hint="choose another folder, or remove it")
-    return build(load(path), checkpoint_sha256(path), out, ranges=ranges, name=name)
+    """The bundle that a plan makes of the checkpoint at `path`, in the new folder `out`.
+
+    faces: to calibrate on, else the committed ones. name: of the bundle, else its size. report:
+    what to measure of the artifacts. tell: gets a line as each artifact is begun.
+    """
+    _build(path, out, {"": plan}, faces or committed(), name, report, tell)
+    return open_bundle(out)
+
+
+def export_all(
+    path: Path,
+    out: Path,
+    *,
+    faces: Faces | None = None,
+    name: str | None = None,
+    report: Report | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Bundle]:
+    """Every profile's bundle in a folder of its own within the new folder `out`, and one with all
+    artifacts in `out/all`."""
+    plans = {plan.name: plan for plan in (*PROFILES, EVERYTHING)}
+    _build(path, out, plans, faces or committed(), name, report, tell)
+    return {folder: open_bundle(out / folder) for folder in plans}
+
+
+def _build(
+    path: Path,
+    out: Path,
+    plans: dict[str, Plan],
+    faces: Faces,
+    name: str | None,
+    report: Report | None,
+    tell: Callable[[str], None],
+) -> None:
+    checkpoint = load(path)
+    if checkpoint.language is None or checkpoint.tokenizer is None:
+        plans = {folder: plan.without_words() for folder, plan in plans.items()}
+    source = checkpoint_sha256(path)
+    files = list(dict.fromkeys(file for plan in plans.values() for file in plan.files))
+    # Beside weights and faces, the code decides what a file holds: another version starts afresh.
+    key = json.dumps([source, faces.name, version("feallm-edge")])
+    needed = path.stat().st_size * (4 + 4 * len(files))
+    if (reason := missing(files)) is not None:  # before work that would then be for nothing
+        raise reason
+    with workplace(out, key, needed) as place:
+        remove(place.root / "bundle")
+        job = Job(checkpoint, faces.calibration, faces.held_out, place.scratch)
+        made = {}
+        for k, file in enumerate(files):
+            tell(f"{k + 1} of {len(files)}  {file}")
+            made[file] = place.once(file, partial(EXPORTERS[file].make, job))
+        thresholds = _refitted(job, made)
+        found = None
+        if report is not None:
+            tell("measuring")
+            found = report(job, made, thresholds)
+        for folder, plan in plans.items():
+            root = place.root / "bundle" / folder
+            _assemble(job, source, plan, made, thresholds, found, root, name)
+        os.rename(place.root / "bundle", out)
+
+
+def _refitted(job: Job, made: dict[str, Path]) -> Thresholds:
+    """Thresholds of the artifacts in which so few bits are left that the float ones do not hold."""
+    few = {file: path for file, path in made.items() if EXPORTERS[file].precision == "int6"}
+    if not few:
+        return {}
+    from feallm.calibration.thresholds import refit
+    from feallm.export.run import answers, float_answers
+    from feallm.runtime.backends.base import AU_PROBABILITY
+
+    crops = job.crops
+    exact = float_answers(job.checkpoint.vision, crops)[AU_PROBABILITY]
+    stated = job.checkpoint.thresholds
+    return {
+        file: refit(exact, stated, answers(path, crops)[AU_PROBABILITY])
+        for file, path in few.items()
+    }
+
+
+def _assemble(
+    job: Job,
+    source_sha256: str,
+    plan: Plan,
+    made: dict[str, Path],
+    thresholds: Thresholds,
+    found: dict[str, Any] | None,
+    root: Path,
+    name: str | None,
+) -> None:
+    """Write one bundle and open it. `LimitError` where it is larger than its plan allows."""
+    root.mkdir(parents=True)
+    artifacts: dict[str, Any] = {}
+    for file in plan.files:
+        copy(made[file], root / file)
+        artifacts[file] = artifact_of(root, file, EXPORTERS[file].format, EXPORTERS[file].precision)
+        if file in plan.only_on:
+            artifacts[file]["only_on"] = plan.only_on[file]
+        if file in thresholds:
+            artifacts[file]["thresholds"] = thresholds[file]
+    fields = _fields(job.checkpoint, source_sha256, plan, name)
+    if plan.language and job.checkpoint.tokenizer is not None:
+        (root / TOKENIZER).write_text(job.checkpoint.tokenizer, encoding="utf-8")
+        artifacts[TOKENIZER] = artifact_of(root, TOKENIZER, "json", "text")
+        fields["language"]["tokenizer"] = TOKENIZER
+    artifacts[DETECTOR], fields["detector"] = _detector(root, name)
+    if found is not None:
+        rows = [row for row in found["artifacts"] if row["file"] in plan.files]
+        text = json.dumps({**found, "artifacts": rows}, indent=1) + "\n"
+        (root / REPORT).write_text(text, encoding="utf-8")
+        artifacts[REPORT] = artifact_of(root, REPORT, "json", "text")
+        fields |= {"report": REPORT, "varies": VARIES}
+    write_manifest(root, {**fields, "artifacts": artifacts})
+    size = sum(artifact["size_bytes"] for artifact in artifacts.values())
+    if size > plan.size_mb * 1e6:
+        raise LimitError(
+            f"the bundle for {plan.name} takes {size / 1e6:.1f} MB, {plan.size_mb} MB at most"
+        )
+    open_bundle(root)
+
+
+def _detector(root: Path, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The face detector of the shipped bundle of this name, or of the first: a phone has no other
+    bundle to borrow it from."""
+    shipped = open_bundle(Path(name) if name in SHIPPED else None)
+    stated = shipped.manifest.detector
+    if stated is None:
+        raise BackendError(f"{shipped.root}: no face detector in it")
+    copy(shipped.file(stated.artifact), root / DETECTOR)
+    artifact = artifact_of(root, DETECTOR, "onnx", "fp16")
+    return artifact, {**stated.model_dump(), "artifact": DETECTOR}
+
+
+def write_manifest(root: Path, fields: dict[str, Any]) -> None:
+    """The manifest of these fields, with the digest that belongs to them."""
+    # Through JSON once, so that the digest is taken of what the file will hold.
+    plain: dict[str, Any] = json.loads(canonical(fields))
+    plain["digest"] = digest(plain)
+    (root / MANIFEST).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
 
 
 def checkpoint_sha256(path: Path) -> str:
@@ -62,66 +225,15 @@ def checkpoint_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def build(
-    checkpoint: Checkpoint,
-    source_sha256: str,
-    out: Path,
-    *,
-    ranges: Ranges | None = None,
-    name: str | None = None,
-) -> Bundle:
-    """Write a bundle beside `out`, check it, and rename it; nothing is half there.
-
-    Checked: hashes, ONNX against torch, and llama.cpp against torch where it is installed. With
-    `ranges` the vision file is int8, made from the float file that was checked. `name`: of the
-    bundle, else its size.
-    """
-    from feallm.export import int8, parity
-    from feallm.export.gguf import export_language
-    from feallm.export.onnx import agree, export_vision
-
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written: {error.strerror or error}") from error
-    try:
-        export_vision(checkpoint.vision, work / VISION_FILE)
-        agree(checkpoint.vision, work / VISION_FILE)
-        files = {"vision": (VISION_FILE, "onnx", "fp32")}
-        if ranges is not None:
-            int8.quantize(work / VISION_FILE, ranges.measured, work / INT8_FILE)
-            (work / VISION_FILE).unlink()
-            int8.agree(checkpoint.vision, work / INT8_FILE, ranges.checked)
-            files = {"vision": (INT8_FILE, "onnx", "int8")}
-        if checkpoint.language is not None and checkpoint.tokenizer is not None:
-            export_language(checkpoint.language, checkpoint.tokenizer, work / LANGUAGE_FILE)
-            files["language"] = (LANGUAGE_FILE, "gguf", "fp16")
-        artifacts = {name: artifact_of(work, *facts) for name, facts in files.items()}
-        fields = _fields(checkpoint, source_sha256, artifacts, name)
-        fields["digest"] = digest(fields)
-        (work / MANIFEST).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
-        bundle = open_bundle(work)
-        if bundle.manifest.language is not None and llama.available() is None:
-            parity.agree(checkpoint, bundle)
-        work.chmod(0o755)
-        os.rename(work, out)
-    except OSError as error:
-        raise LimitError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return open_bundle(out)
-
-
 def artifact_of(folder: Path, file: str, kind: str, precision: str) -> dict[str, Any]:
-    """What a manifest says of one file of the folder."""
-    data = (folder / file).read_bytes()
+    """What a manifest says of one file, or folder, of a bundle."""
+    size, sha256 = measure(folder / file, absent=f"{folder / file}: was not written")
     return {
         "file": file,
         "format": kind,
         "precision": precision,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "size_bytes": len(data),
+        "sha256": sha256,
+        "size_bytes": size,
     }
 
 
@@ -132,24 +244,24 @@ def _calibrated(checkpoint: Checkpoint) -> bool:
 
 
 def _fields(
-    checkpoint: Checkpoint, source_sha256: str, artifacts: dict[str, Any], name: str | None
+    checkpoint: Checkpoint, source_sha256: str, plan: Plan, name: str | None
 ) -> dict[str, Any]:
+    """All that a manifest says but of its files."""
     config, training = checkpoint.config, checkpoint.training
     language = None
-    if "language" in artifacts:
+    if plan.language:
         language = {
-            "artifact": "language",
+            "artifacts": plan.language,
             "visual_tokens": config.vision.tokens + 1,
             "width": config.language.width,
             "question": QUESTIONS[0],
             "max_new_tokens": MAX_NEW_TOKENS,
             "context": config.language.context,
         }
-    fields = {
+    return {
         "schema_version": SCHEMA_VERSION,
         "name": f"feallm-{name or config.size}",
         "version": version("feallm-edge"),
-        "digest": "0" * 64,
         "licence": LICENCE,
         "geometry": {
             "width_px": CROP.width_px,
@@ -165,9 +277,9 @@ def _fields(
         "expressions": list(EXPRESSIONS),
         "thresholds": checkpoint.thresholds,
         "intensity_calibrated": _calibrated(checkpoint),
-        "artifacts": artifacts,
-        "vision": "vision",
+        "vision": plan.vision,
         "language": language,
+        "profile": plan.profile().model_dump(),
         "training": {
             "size": config.size,
             "command": training.get("command", ""),
@@ -177,6 +289,3 @@ def _fields(
         },
         "notice": NOTICE,
     }
-    # Through JSON once, so that the digest is taken of what the file will hold.
-    plain: dict[str, Any] = json.loads(canonical(fields))
-    return plain

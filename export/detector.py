@@ -27,6 +27,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from feallm.export.bundle import artifact_of, checkpoint_sha256
+from feallm.export.workplace import copy
 from feallm.model.detector.checkpoint import load_weights, read_page
 from feallm.model.detector.network import PARTS, STRIDES, Detector, Unit
 from feallm.runtime.bundle.open import Bundle, open_bundle
@@ -216,12 +217,12 @@ def put(bundle: Path, checkpoint: Path, out: Path, search: Search) -> Bundle:
         if stated is not None:  # it makes room
             del fields["artifacts"][stated["artifact"]]
         for artifact in fields["artifacts"].values():
-            shutil.copyfile(old.root / artifact["file"], work / artifact["file"])
+            copy(old.root / artifact["file"], work / artifact["file"])
         write(network, work / FILE)
         agree(network, work / FILE)
-        fields["artifacts"]["detector"] = artifact_of(work, FILE, "onnx", "fp16")
+        fields["artifacts"][FILE] = artifact_of(work, FILE, "onnx", "fp16")
         fields["detector"] = {
-            "artifact": "detector",
+            "artifact": FILE,
             "score": search.score,
             "overlap": search.overlap,
             "still_px": search.still_px,
@@ -256,7 +257,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     made = put(asked.bundle, asked.checkpoint, asked.out, Search(asked.score))
-    size = made.manifest.artifacts["detector"].size_bytes
+    size = made.manifest.artifacts[FILE].size_bytes
     print(f"{made.root}  detector {size / 1000:.0f} kB  digest {made.digest}")
 
 

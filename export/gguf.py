@@ -1,4 +1,5 @@
-"""Language model -> GGUF F16, tokenizer included, as llama.cpp's architecture "llama"."""
+"""Language model -> GGUF, tokenizer included, as llama.cpp's architecture "llama": F16 by `gguf`,
+fewer bits by llama.cpp's quantizer. Each file is read back by llama.cpp before it counts."""
 
 from __future__ import annotations
 
@@ -9,13 +10,119 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.calibration import importance
+from feallm.calibration.answers import answers, sequences
+from feallm.export import gguf_quantize
+from feallm.export.job import Job
+from feallm.model.checkpoint import Checkpoint
 from feallm.model.language import LanguageModel
 from feallm.model.tokenizer import BOS, EOS, PAD, SPECIAL
+from feallm.runtime.backends import llama
+from feallm.runtime.contract.errors import UsageError, VerificationError
+from feallm.runtime.language import wording
 
 if TYPE_CHECKING:
     import gguf
 
 NAME = "feallm"
+MOST_APART = {"fp16": 1e-5, "q8_0": 2e-4, "q6_k": 1e-3, "q4_k_m": 3e-3}
+"""How far, on average, the distribution over the next token may lie from float's (KL, nats)."""
+FLOAT_FILE, IMPORTANCE_FILE = "language.f16.gguf", "importance.npz"  # in a job's scratch folder
+PRE_TOKENIZER = "gpt-2"  # any other name tokenizes differently, silently
+_CHECKED = 8  # faces; the places of their answers are some hundreds
+
+HARD_TEXTS = (
+    "It's 1234567 or 3.14159; DON'T, we'LL",
+    "  two  spaces,\ttab\n\n\nlines \n and trailing  ",
+    "naïve Grüße, Привет мир, 你好，世界, नमस्ते, 👩‍👩‍👧",
+    "#$%&()*+,-./:;=?@[]^_`{|}~ AU1AU2 AU 12 x2y3",
+)
+"""What pre-tokenizers cut in different ways."""
+
+
+def make(job: Job, precision: str, path: Path) -> None:
+    """Write the language model as "fp16", "q8_0", "q6_k" or "q4_k_m"; the last two weigh rounding
+    errors by an importance matrix of the job's crops, for the first two there is nothing to weigh.
+
+    The float file and the importance matrix are made once and lie in the job's scratch folder.
+    llama.cpp reads what was written; where it is not installed, "fp16" goes unread.
+    """
+    import gguf  # noqa: F401
+
+    if precision not in MOST_APART:
+        raise UsageError(f"no GGUF precision {precision!r}", hint=f"there are {[*MOST_APART]}")
+    checkpoint = job.checkpoint
+    language, tokenizer = checkpoint.language, checkpoint.tokenizer
+    if language is None or tokenizer is None:
+        raise UsageError("this checkpoint has no language model, so it makes no GGUF file")
+    if precision == "fp16":
+        export_language(language, tokenizer, path)
+        gguf_quantize.check_types(path, precision)
+        if llama.available() is not None:  # it only reads this one: the other three it makes
+            return
+    else:
+        import llama_cpp  # noqa: F401
+
+        source = job.scratch / FLOAT_FILE
+        if not source.is_file():
+            partial = source.with_suffix(".partial")
+            export_language(language, tokenizer, partial)
+            partial.rename(source)
+        weighed = _importance(job) if precision.endswith(("_k", "_k_m")) else None
+        gguf_quantize.quantize(source, path, precision, weighed)
+    agree(checkpoint, path, job.held_out[:_CHECKED], MOST_APART[precision])
+
+
+def _importance(job: Job) -> importance.Importance:
+    kept = job.scratch / IMPORTANCE_FILE
+    if kept.is_file():
+        return importance.read(kept)
+    language = job.checkpoint.language
+    assert language is not None
+    said = answers(job.checkpoint, job.crops)
+    found = importance.measure(language, sequences(job.checkpoint, said))
+    importance.save(found, kept)
+    return found
+
+
+def agree(checkpoint: Checkpoint, path: Path, crops: NDArray[np.uint8], most: float) -> None:
+    """`VerificationError` where llama.cpp cuts a text otherwise than the tokenizer, or puts tokens
+    after the crops (N, H, W, 3) and their answers otherwise than float by more than `most`."""
+    from feallm.export.parity import divergence
+
+    _same_tokens(checkpoint, path)
+    found = divergence(checkpoint, path, answers(checkpoint, crops))
+    if not found.mean <= most:
+        raise VerificationError(
+            f"{path.name}: llama.cpp's next token lies {found.mean:.2g} from torch's (mean KL of"
+            f" {found.tokens} places), at most {most:g} is allowed; both put the same token first"
+            f" in {found.share:.1%}"
+        )
+
+
+def _same_tokens(checkpoint: Checkpoint, path: Path) -> None:
+    import gguf
+    from tokenizers import Tokenizer
+
+    assert checkpoint.language is not None and checkpoint.tokenizer is not None
+    config, exact = checkpoint.language.config, Tokenizer.from_str(checkpoint.tokenizer)
+    session = llama.LlamaSession(path, width=config.width, context=config.context)
+    texts = [*HARD_TEXTS, *(question + "\n" for question in wording.QUESTIONS)]
+    wrong = [text for text in texts if session.tokenize(text) != exact.encode(text).ids]
+    session.close()
+    if wrong:
+        raise VerificationError(
+            f"{path.name}: llama.cpp cuts {len(wrong)} of {len(texts)} texts into other tokens than"
+            f" the tokenizer does, first {wrong[0]!r}"
+        )
+    # A small vocabulary can hide the difference from these texts, and show it in others.
+    field = gguf.GGUFReader(path).get_field("tokenizer.ggml.pre")
+    found = field.contents() if field is not None else None
+    if found != PRE_TOKENIZER:
+        raise VerificationError(
+            f"{path.name}: names the pre-tokenizer {found!r}, expected {PRE_TOKENIZER!r}: llama.cpp"
+            " would cut texts into other tokens"
+        )
 
 
 def permuted(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
@@ -98,7 +205,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, fields: dict[str, Any], vocabulary: 
     ]
     merges = [m if isinstance(m, str) else " ".join(m) for m in fields["model"]["merges"]]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")  # any other name tokenizes differently, silently
+    writer.add_tokenizer_pre(PRE_TOKENIZER)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(merges)

@@ -55,13 +55,9 @@ class LocalClueAggregator(nn.Module):
 
     def forward(self, f_1: Tensor, f_2: Tensor) -> tuple[Tensor, Tensor]:
         """F_attn and F'_local, both (N, 16, width), of the maps F_1 and F_2."""
-        pooled = torch.cat(
-            [
-                self.pool_1 @ f_1.flatten(2).transpose(1, 2),
-                self.pool_2 @ f_2.flatten(2).transpose(1, 2),
-            ],
-            -1,
-        )
+        # Pooled as they lie: to turn the large maps around first takes longer than the product.
+        regions = [f_1.flatten(2) @ self.pool_1.t(), f_2.flatten(2) @ self.pool_2.t()]
+        pooled = torch.cat(regions, 1).transpose(1, 2)
         local = nn.functional.gelu(self.conv(pooled)) + self.place  # R_local
         f_attn = local + self.attention(local, local)
         return f_attn, self.project(f_attn)

@@ -11,9 +11,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.runtime.backends import llama
 from feallm.runtime.backends.base import IMAGE, LANDMARKS, TOKENS, VisionBackend
-from feallm.runtime.backends.onnx import OnnxVision
+from feallm.runtime.backends.choose import Choice, choose, open_vision
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.errors import BackendError, BundleError, InputError
 from feallm.runtime.contract.frame import Crop, Face, Frame, Image
@@ -35,6 +34,9 @@ class Analyzer:
     which frames are searched, instead of the bundle's. detect=False: every picture is one face
     crop already. words=False: explanations come from the template. expression=False: action units
     alone, where naming an emotion is not allowed. gate: below what a reading is marked.
+    vision_engine, language_engine: onnx, llama, executorch, coreml, or an artifact's name in the
+    manifest; else the best of the bundle's that runs here. threads: of one inference; else the
+    profile's. vision: a backend of one's own.
     """
 
     def __init__(
@@ -48,19 +50,31 @@ class Analyzer:
         expression: bool = True,
         vision: VisionBackend | None = None,
         gate: Gate | None = None,
+        vision_engine: str | None = None,
+        language_engine: str | None = None,
+        threads: int | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         manifest = self.bundle.manifest
         self._geometry = manifest.geometry.crop()
-        self.vision = vision or OnnxVision(self.bundle.file(manifest.vision))
+        self.vision_choice: Choice | None = None
+        self._manifest = manifest
+        if vision is None:
+            self.vision_choice = choice = choose(manifest.artifacts, manifest.vision, vision_engine)
+            path = self.bundle.file(choice.artifact)
+            vision = open_vision(path, choice.engine, manifest.profile, threads)
+            if (own := manifest.artifacts[choice.artifact].thresholds) is not None:
+                self._manifest = manifest.model_copy(update={"thresholds": own})
+        self.vision = vision
         self._finder: FaceFinder | None = None
         if detect:
             self._finder = open_detector(self.bundle, detector, search_px)
         self._mean_points = MEAN_POINTS_BOX if detect else manifest.preprocessing.mean_points
         self._expression = expression
         self._gate = gate or Gate()
-        self._occlusion = quality.occlusion_for(manifest.artifacts[manifest.vision].sha256)
+        self._occlusion = quality.occlusion_for(manifest.training.checkpoint_sha256)
         self.language: Speaker | None = None
+        self._language_engine, self._threads = language_engine, threads
         self.words_missing = self._why_no_words(words)
 
     def _why_no_words(self, words: bool) -> str | None:
@@ -68,9 +82,16 @@ class Analyzer:
             return "the model's own words were not asked for"
         if not self._expression:
             return "expressions were not asked for, and the model's words name them"
-        if self.bundle.manifest.language is None:
+        language = self.bundle.manifest.language
+        if language is None:
             return "this bundle has no language model"
-        return llama.available()
+        try:
+            choose(self.bundle.manifest.artifacts, language.artifacts, self._language_engine)
+        except BackendError as error:
+            if self._language_engine is not None:  # what was asked for by name is not replaced
+                raise
+            return error.message
+        return None
 
     def find(self, frame: Frame) -> list[Face]:
         """Faces of a frame, largest first; the whole picture where nothing is to be found."""
@@ -143,7 +164,7 @@ class Analyzer:
                 outputs,
                 k,
                 face,
-                self.bundle.manifest,
+                self._manifest,
                 matrix=cut[k].to_crop,
                 expression=self._expression,
             )
@@ -212,7 +233,9 @@ class Analyzer:
         reading they begin with the mark."""
         if self.words_missing is None and self.language is None:
             try:
-                self.language = Speaker(self.bundle)
+                self.language = Speaker(
+                    self.bundle, engine=self._language_engine, threads=self._threads
+                )
             except BackendError as error:
                 self.words_missing = error.message
         if self.language is None:
@@ -220,6 +243,24 @@ class Analyzer:
         else:
             said = self.language.explain(tokens, reading)
         return template.with_care(said, reading)
+
+    def running(self) -> dict[str, dict[str, str]]:
+        """What reads, and what speaks: artifact, engine, provider that really runs it, and why it
+        was taken. Words are named only once they were asked for."""
+        found = {"vision": {"provider": self.vision.provider}}
+        if (choice := self.vision_choice) is not None:
+            found["vision"] |= {
+                "artifact": choice.artifact, "engine": choice.engine, "why": choice.why
+            }  # fmt: skip
+        if self.language is not None:
+            choice = self.language.choice
+            found["language"] = {
+                "provider": self.language.provider,
+                "artifact": choice.artifact,
+                "engine": choice.engine,
+                "why": choice.why,
+            }
+        return found
 
     def close(self) -> None:
         """Give the libraries' memory back."""

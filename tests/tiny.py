@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from feallm.export import bundle
+from feallm.export.plan import Plan
 from feallm.model import checkpoint as checkpoints
 from feallm.model import tokenizer
 from feallm.model.config import Config, LanguageConfig, VisionConfig
@@ -31,6 +32,16 @@ CONFIG = Config(
     lora_rank=4,
     lora_alpha=8.0,
 )
+
+
+PLAN = Plan(
+    name="tiny",
+    memory_mb=500,
+    size_mb=20,
+    vision=("vision.fp32.onnx",),
+    language=("language.fp16.gguf",),
+)
+VISION, LANGUAGE = "vision.fp32.onnx", "language.fp16.gguf"
 
 
 def vision(seed: int = 0) -> VisionNetwork:
@@ -85,6 +96,11 @@ def checkpoint(folder: Path) -> Path:
     return path
 
 
+def faces(count: int = 32) -> bundle.Faces:
+    """Something to calibrate on, and something else to check with."""
+    return bundle.Faces(crops(count, seed=1), crops(count, seed=2), "tiny")
+
+
 _exported: list[tuple[Path, Path]] = []
 
 
@@ -92,7 +108,7 @@ def exported(folder: Path) -> tuple[Path, Path]:
     """A checkpoint and its bundle, exported once a run: it takes some ten seconds."""
     if not _exported:
         path = checkpoint(folder)
-        bundle.export(path, folder / "bundle")
+        bundle.export(path, folder / "bundle", PLAN, faces=faces())
         _exported.append((path, folder / "bundle"))
     return _exported[0]
 

@@ -83,7 +83,7 @@ def write_words(folder: Path) -> None:
         "language": ("language.gguf", "gguf", "fp16"),
     }
     language = {
-        "artifact": "language",
+        "artifacts": ["language"],
         "visual_tokens": VISUAL_TOKENS,
         "width": WIDTH,
         "question": wording.QUESTIONS[0],
@@ -122,7 +122,7 @@ def write_manifest(
     sign(
         folder,
         {
-            "schema_version": 1,
+            "schema_version": manifest.SCHEMA_VERSION,
             "name": "toy",
             "version": "0",
             "licence": "Apache-2.0",
@@ -141,7 +141,7 @@ def write_manifest(
             "thresholds": THRESHOLDS,
             "intensity_calibrated": False,
             "artifacts": artifacts,
-            "vision": "vision",
+            "vision": ["vision"],
             "language": language,
             "training": {
                 "size": "toy",

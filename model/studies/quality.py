@@ -101,8 +101,8 @@ class Reader:
     def __init__(self, bundle: Bundle, gate: Gate) -> None:
         manifest = bundle.manifest
         self._geometry, self._gate = manifest.geometry.crop(), gate
-        self._vision = OnnxVision(bundle.file(manifest.vision))
-        self._occlusion = quality.occlusion_for(manifest.artifacts[manifest.vision].sha256)
+        self._vision = OnnxVision(bundle.file(bundle.in_format("onnx")))
+        self._occlusion = quality.occlusion_for(manifest.training.checkpoint_sha256)
         self._manifest = manifest
 
     def read(self, faces: Iterator[tuple[Image, Points]]) -> Answers:

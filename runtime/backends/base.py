@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -42,3 +42,36 @@ class VisionBackend(Protocol):
 
     def close(self) -> None:
         """Give the library's memory back."""
+
+
+class LanguageBackend(Protocol):
+    """A language model and one sequence: the opening token, visual tokens, then text."""
+
+    provider: str  # what really runs it
+    vocabulary: int
+    width: int  # values of an embedding
+    context: int  # tokens at most
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text; names of special tokens in it are plain text."""
+
+    def piece(self, token: int) -> bytes:
+        """Bytes of a token; empty for special ones."""
+
+    def restart(self) -> None:
+        """Forget the sequence and begin with the opening token."""
+
+    def feed(self, tokens: list[int]) -> None:
+        """Append tokens; logits are kept of the last one."""
+
+    def see(self, embeddings: NDArray[np.float32]) -> None:
+        """Append visual tokens (N, width) as embeddings; `BackendError` where one is not finite."""
+
+    def logits(self) -> NDArray[np.float32]:
+        """Logits (vocabulary,) after the last token."""
+
+    def generate(self, limit: int, grammar: str | None = None) -> Iterator[bytes]:
+        """Greedy pieces of the answer within a GBNF grammar, until its end or `limit` tokens."""
+
+    def close(self) -> None:
+        """Give the library's memory back; a second call does nothing."""

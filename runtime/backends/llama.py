@@ -45,6 +45,8 @@ def _silence() -> Any:
 class LlamaSession:
     """A GGUF model and one sequence."""
 
+    provider = "llama.cpp"
+
     def __init__(self, path: Path, *, width: int, context: int, threads: int = 1) -> None:
         if (reason := available()) is not None:
             raise BackendError(reason)

@@ -1,8 +1,13 @@
-"""Vision through ONNX Runtime, on one thread: two that spin on busy cores are slower."""
+"""Vision through ONNX Runtime, on one thread: two that spin on busy cores are slower.
+
+ONNX Runtime drops a provider that this machine lacks, or that fails to start, and says nothing:
+`provider` is the one that really runs, `passed_over` names those that were wanted before it.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,15 @@ from feallm.runtime.backends.base import (
     Arrays,
 )
 from feallm.runtime.contract.errors import BackendError
+from feallm.runtime.contract.manifest import Provider
+
+NAMES: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 
 
 def _onnxruntime() -> Any:
@@ -33,10 +47,34 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
+def available(only_on: Sequence[Provider] = ()) -> str | None:
+    """None where ONNX Runtime can be used, and one of these providers is built in, else why not."""
+    try:
+        ort = _onnxruntime()
+    except ImportError:
+        return "onnxruntime is not installed (pip install onnxruntime)"
+    there = ort.get_available_providers()
+    if only_on and not any(NAMES[name] in there for name in only_on):
+        return f"this onnxruntime has none of {', '.join(only_on)}"
+    return None
+
+
+def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
+    """TensorRT takes minutes to build its engine: it is kept where a service says that its cache
+    lies (systemd's CacheDirectory), and nowhere else."""
+    folder = os.environ.get("CACHE_DIRECTORY", "")
+    if provider != NAMES["tensorrt"] or not folder:
+        return provider
+    return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+
+
 class OnnxVision:
     """An ONNX vision artifact, checked against the names that the contract gives it."""
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 1, providers: Sequence[Provider] = ("cpu",)
+    ) -> None:
+        """`providers`: best first; the processor itself is always the last resort."""
         try:
             ort = _onnxruntime()
         except ImportError as error:
@@ -48,13 +86,16 @@ class OnnxVision:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = list(dict.fromkeys([*(NAMES[name] for name in providers), NAMES["cpu"]]))
+        there = [name for name in wanted if name in ort.get_available_providers()]
         try:
             self._session: Any = ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path), options, providers=[_with_options(name) for name in there]
             )
         except Exception as error:  # ONNX Runtime's own types differ between versions
             raise BackendError(f"{path}: ONNX Runtime cannot load it: {error}") from error
-        self.provider = self._session.get_providers()[0]
+        self.provider: str = self._session.get_providers()[0]
+        self.passed_over = tuple(wanted[: wanted.index(self.provider)])
         inputs = [value.name for value in self._session.get_inputs()]
         outputs = [value.name for value in self._session.get_outputs()]
         known = (set(VISION_OUTPUTS), {*VISION_OUTPUTS, *PLACE_OUTPUTS}, set(ALL_OUTPUTS))

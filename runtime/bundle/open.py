@@ -10,7 +10,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feallm.runtime.contract.errors import BundleError
-from feallm.runtime.contract.manifest import MANIFEST, SCHEMA_VERSION, Manifest, digest
+from feallm.runtime.contract.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Artifact,
+    Manifest,
+    digest,
+    tree_sha256,
+)
 
 SHIPPED = ("edge", "clean")
 """The bundles inside the package, by name; the first is the one that is opened unasked."""
@@ -35,6 +42,13 @@ class Bundle:
             raise BundleError(f"{self.root}: no artifact named {artifact!r}", hint=hint)
         return self.root / self.manifest.artifacts[artifact].file
 
+    def in_format(self, kind: str) -> str:
+        """The first vision artifact of a format; `BundleError` where there is none."""
+        for name in self.manifest.vision:
+            if self.manifest.artifacts[name].format == kind:
+                return name
+        raise BundleError(f"{self.root}: no vision artifact in the format {kind}")
+
 
 def shipped_path(name: str = SHIPPED[0]) -> Path:
     """The folder of a bundle inside the package."""
@@ -49,7 +63,7 @@ def open_bundle(path: Path | None = None) -> Bundle:
         root = shipped_path(str(path))
     manifest = _manifest(root)
     for name, artifact in manifest.artifacts.items():
-        _check(root / artifact.file, name, artifact.sha256, artifact.size_bytes)
+        _check(root / artifact.file, name, artifact)
     return Bundle(root, manifest)
 
 
@@ -65,7 +79,8 @@ def _manifest(root: Path) -> Manifest:
     version = fields.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BundleError(
-            f"{path}: written in schema {version!r}; this version reads {SCHEMA_VERSION}"
+            f"{path}: written in schema {version!r}; this version reads {SCHEMA_VERSION}",
+            hint="export the checkpoint again with `feallm export`",
         )
     try:
         manifest = Manifest.model_validate(fields)
@@ -93,13 +108,29 @@ def _bytes(path: Path, *, absent: str) -> bytes:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _check(path: Path, name: str, expected: str, size: int) -> None:
-    data = _bytes(path, absent=f"{path}: artifact {name!r} is missing")
-    if len(data) != size:
-        raise BundleError(f"{path}: {len(data)} bytes instead of {size}")
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
+def _check(path: Path, name: str, artifact: Artifact) -> None:
+    size, found = measure(path, absent=f"{path}: artifact {name!r} is missing")
+    if size != artifact.size_bytes:
+        raise BundleError(f"{path}: {size} bytes instead of {artifact.size_bytes}")
+    if found != artifact.sha256:
         raise BundleError(
-            f"{path}: sha256 {found[:12]}… is not the manifest's {expected[:12]}…",
+            f"{path}: sha256 {found[:12]}… is not the manifest's {artifact.sha256[:12]}…",
             hint="the file was changed or damaged",
         )
+
+
+def measure(path: Path, *, absent: str) -> tuple[int, str]:
+    """Bytes and sha256 of a file, or of a folder with all that is in it; `BundleError` with the
+    text `absent` where there is neither, and for links, which lead out of a bundle."""
+    if not path.is_dir():
+        data = _bytes(path, absent=absent)
+        return len(data), hashlib.sha256(data).hexdigest()
+    size, hashes = 0, {}
+    for file in sorted(path.rglob("*")):
+        if file.is_symlink():
+            raise BundleError(f"{file}: a link, where a file of the bundle should be")
+        if not file.is_dir():
+            data = _bytes(file, absent=f"{file}: not a plain file")
+            size += len(data)
+            hashes[file.relative_to(path).as_posix()] = hashlib.sha256(data).hexdigest()
+    return size, tree_sha256(hashes)

@@ -1,5 +1,8 @@
 """What `manifest.json` may say. The only place where the format of a bundle is written down.
 
+A bundle may hold the same part, the eyes or the words, in several formats and precisions; the
+manifest names them in the order in which its profile prefers them (`backends.choose`).
+
 The digest is the sha256 of the manifest's canonical JSON (sorted keys, no spaces, UTF-8) without
 the field `digest` itself, so an accidental change of any field is caught when a bundle is opened.
 """
@@ -16,13 +19,18 @@ from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, CropGeometry
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 XY = tuple[float, float]
+Format = Literal["onnx", "gguf", "pte", "mlpackage", "json"]
+Precision = Literal[
+    "fp32", "fp16", "int8", "int6", "q8_0", "q6_k", "q4_k_m", "8da4w", "text"
+]  # fmt: skip
+Provider = Literal["cpu", "xnnpack", "coreml", "cuda", "tensorrt"]
 
 
 class Strict(BaseModel):
@@ -66,19 +74,35 @@ class Preprocessing(Strict):
 
 
 class Artifact(Strict):
-    """One file of the bundle."""
+    """One file of the bundle, or one folder where the format is one (Core ML's packages)."""
 
     file: FileName
-    format: Literal["onnx", "gguf"]
-    precision: Literal["fp32", "fp16", "int8", "q8_0"]
-    sha256: Sha256
+    format: Format
+    precision: Precision
+    sha256: Sha256  # of a folder: of its listing, `tree_sha256`
     size_bytes: Annotated[int, Field(gt=0)]
+    only_on: tuple[Provider, ...] = ()  # worth taking only where one of these runs; () = anywhere
+    thresholds: dict[str, Share] | None = None
+    """Of AU probabilities, where so few bits are left (6 and fewer) that they were fitted again;
+    else the manifest's hold."""
+
+
+class Profile(Strict):
+    """What kind of machine the bundle was made for."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    providers: tuple[Provider, ...] = ("cpu",)  # of ONNX Runtime, best first
+    memory_mb: Annotated[int, Field(gt=0)]  # that a process may take which holds all of it open
+    size_mb: Annotated[int, Field(gt=0)]  # that the bundle may weigh
+    minimum_os: str | None = None
 
 
 class Language(Strict):
     """How the language model is asked: `begin` token, visual tokens, then question and answer."""
 
-    artifact: str
+    artifacts: Annotated[tuple[str, ...], Field(min_length=1)]  # best first
+    tokenizer: str | None = None  # artifact; engines other than llama.cpp need it
     visual_tokens: Annotated[int, Field(ge=1, le=1024)]
     width: Annotated[int, Field(ge=1)]
     question: str
@@ -125,7 +149,7 @@ class Detector(Strict):
 class Manifest(Strict):
     """The whole description of a bundle."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str
     version: str
     digest: Sha256
@@ -140,9 +164,12 @@ class Manifest(Strict):
     thresholds: dict[str, Share]
     intensity_calibrated: bool
     artifacts: dict[str, Artifact]
-    vision: str
+    vision: Annotated[tuple[str, ...], Field(min_length=1)]  # artifacts, best first
     language: Language | None
     detector: Detector | None = None  # where a bundle has none, the first shipped one's is used
+    profile: Profile | None = None  # None: made for no machine in particular
+    report: str | None = None  # artifact: size, speed and error of every file
+    varies: dict[str, str] = {}  # artifacts that are not byte for byte the same every time, and why
     training: Training
     notice: str
 
@@ -168,14 +195,30 @@ class Manifest(Strict):
             raise ValueError("thresholds and aus_trained name different AUs")
         if untrained := set(self.aus_sided) - set(self.aus_trained):
             raise ValueError(f"aus_sided names AUs that were not trained: {sorted(untrained)}")
-        parts = (self.language, self.detector)
-        wanted = [self.vision, *(part.artifact for part in parts if part)]
-        if missing := [name for name in wanted if name not in self.artifacts]:
+        wanted = [*self.vision, self.report]
+        if self.language is not None:
+            wanted += [*self.language.artifacts, self.language.tokenizer]
+        if self.detector is not None:
+            wanted.append(self.detector.artifact)
+        named = {name for name in wanted if name is not None}
+        if missing := sorted(named - set(self.artifacts)):
             raise ValueError(f"no artifact named {', '.join(missing)}")
+        if unread := sorted(set(self.artifacts) - named):
+            raise ValueError(f"nothing reads the artifact {', '.join(unread)}")
+        if unknown_names := sorted(set(self.varies) - set(self.artifacts)):
+            raise ValueError(f"varies names no artifact: {', '.join(unknown_names)}")
+        for artifact in self.artifacts.values():
+            if artifact.thresholds is not None and set(artifact.thresholds) != set(self.thresholds):
+                raise ValueError(f"{artifact.file} has thresholds of other AUs")
         files = [artifact.file for artifact in self.artifacts.values()]
         if len(set(files)) != len(files) or MANIFEST in files:
             raise ValueError("artifacts share a file")
         return self
+
+
+def tree_sha256(hashes: dict[str, str]) -> str:
+    """sha256 of a folder, from those of its files by their paths within it, written with /."""
+    return hashlib.sha256(canonical(dict(hashes))).hexdigest()
 
 
 def canonical(fields: dict[str, object]) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.runtime.backends.llama import LlamaSession
+from feallm.runtime.backends.choose import choose, open_language
 from feallm.runtime.bundle.open import Bundle
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.reading import Explanation, Reading
@@ -19,15 +19,21 @@ from feallm.runtime.language.grammar import answer_grammar
 class Speaker:
     """A bundle's language model. It reads visual tokens and a question, never the readings."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
-        language = bundle.manifest.language
+    def __init__(
+        self, bundle: Bundle, *, engine: str | None = None, threads: int | None = None
+    ) -> None:
+        """`engine`: one of `choose.ENGINES` or an artifact's name; else the bundle's best here."""
+        manifest, language = bundle.manifest, bundle.manifest.language
         if language is None:
             raise BackendError(f"{bundle.root}: this bundle has no language model")
         self._language = language
-        self._session = LlamaSession(
-            bundle.file(language.artifact),
-            width=language.width,
-            context=language.context,
+        self.choice = choose(manifest.artifacts, language.artifacts, engine)
+        self._session = open_language(
+            bundle.file(self.choice.artifact),
+            self.choice.engine,
+            language,
+            tokenizer=bundle.file(language.tokenizer) if language.tokenizer else None,
+            profile=manifest.profile,
             threads=threads,
         )
         self._question = self._session.tokenize(language.question + "\n")
@@ -67,6 +73,11 @@ class Speaker:
         claims = check.parse(text)
         listed: Sequence[str] = [key for key, _ in claims.aus] if claims else []
         return Explanation(text.strip(), tuple(listed), "model")
+
+    @property
+    def provider(self) -> str:
+        """What really runs the model."""
+        return self._session.provider
 
     def close(self) -> None:
         """Give the model's memory back."""

@@ -58,9 +58,10 @@ class Occlusion:
 
 
 @lru_cache(maxsize=4)
-def occlusion_for(vision_sha256: str, path: Path = OCCLUSION_FILE) -> Occlusion | None:
-    """The layer that was fitted to a vision artifact; None for any other: it would answer wrong."""
-    layer = json.loads(path.read_text(encoding="utf-8")).get(vision_sha256)
+def occlusion_for(checkpoint_sha256: str, path: Path = OCCLUSION_FILE) -> Occlusion | None:
+    """The layer that was fitted to a checkpoint's tokens; None for any other's: it would answer
+    wrong."""
+    layer = json.loads(path.read_text(encoding="utf-8")).get(checkpoint_sha256)
     if layer is None:
         return None
     weights = np.frombuffer(base64.b64decode(layer["weights_f2"]), "<f2").astype(np.float32)

@@ -48,6 +48,9 @@ class FakeAnalyzer:
     def close(self):
         pass
 
+    def running(self):
+        return {"vision": {"provider": "fake", "artifact": "fake.onnx", "why": "asked"}}
+
     def find(self, frame):
         red, green, blue = (frame.pixels[..., i].astype(int) for i in range(3))
         mask = ((red > 180) & (green < 90) & (blue < 90)).astype(np.uint8)

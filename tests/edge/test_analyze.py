@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from feallm.edge import analyze
+from feallm.edge.engines import Engines
 from feallm.edge.readings import Readings, read_head
 
 MP4 = runpy.run_path(str(Path(__file__).parents[1] / "mp4.py"))
@@ -133,11 +134,15 @@ def test_options_reach_the_reader_and_the_head_of_the_run(
 
 def test_options_reach_the_analyzer(monkeypatch):
     monkeypatch.setattr("feallm.runtime.analyze.Analyzer", lambda bundle, **more: (bundle, more))
-    request = analyze.Request((), search_px=96, explain=analyze.Explain.never, expression=False)
+    request = analyze.Request(
+        (), search_px=96, explain=analyze.Explain.never, expression=False,
+        engines=Engines("executorch", None, 2),
+    )  # fmt: skip
     bundle, more = analyze.open_analyzer(request)
     assert bundle is None
     assert more == {
         "detector": None, "search_px": 96, "detect": True, "words": False, "expression": False,
+        "vision_engine": "executorch", "language_engine": None, "threads": 2,
     }  # fmt: skip
 
 

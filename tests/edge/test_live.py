@@ -126,6 +126,7 @@ def test_action_units_alone(feallm, stand_in, piped):
 def test_options_reach_the_reader(monkeypatch, feallm, stand_in, piped):
     piped(jpegs(3, 20))
     more = ["--every", "1", "--search", "96", "--explain", "always", "--no-expression", "--smooth"]
+    more += ["--vision", "onnx", "--threads", "2"]
     code, out, _ = feallm("live", "-", "--json", *more)
     (asked,) = stand_in.asked
     assert code == 0 and all(json.loads(line)["explanation"] for line in out.splitlines())
@@ -133,6 +134,7 @@ def test_options_reach_the_reader(monkeypatch, feallm, stand_in, piped):
     monkeypatch.undo()
     monkeypatch.setattr(verb, "Analyzer", lambda bundle, **more: (bundle, more))
     told = {"detector": None, "search_px": 96, "words": True, "expression": False}
+    told |= {"vision_engine": "onnx", "language_engine": None, "threads": 2}
     assert verb.open_analyzer(asked) == (None, told)
 
 

@@ -178,7 +178,7 @@ def test_a_bundle_gets_a_detector(toy_bundle, checkpoint, tmp_path):
     assert oct(made.root.stat().st_mode & 0o777) == "0o755"
     assert [path.name for path in made.root.parent.iterdir()] == ["made"], "nothing else is left"
     picture = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
-    faces = DetectorFile(made.file("detector"), SEARCH).find(Frame(picture, "noise", 0, 0.0))
+    faces = DetectorFile(made.file("detector.onnx"), SEARCH).find(Frame(picture, "noise", 0, 0.0))
     assert faces and all(face.score >= 0.45 for face in faces)
 
 
@@ -191,7 +191,7 @@ def test_an_old_detector_makes_room(toy_bundle, checkpoint, tmp_path):
     assert sorted(path.name for path in second.root.iterdir()) == sorted(
         path.name for path in first.root.iterdir()
     )
-    assert second.file("detector").read_bytes() != first.file("detector").read_bytes()
+    assert second.file("detector.onnx").read_bytes() != first.file("detector.onnx").read_bytes()
     assert open_bundle(first.root).digest == first.digest, "the old bundle is as it was"
 
 
@@ -200,7 +200,10 @@ def test_an_old_detector_of_another_name_makes_room(toy_bundle, checkpoint, tmp_
 
     first = put(toy_bundle, checkpoint, tmp_path / "first", SEARCH)
     fields = json.loads((first.root / MANIFEST).read_text())
-    fields["artifacts"]["finder"] = {**fields["artifacts"].pop("detector"), "file": "finder.onnx"}
+    fields["artifacts"]["finder"] = {
+        **fields["artifacts"].pop("detector.onnx"),
+        "file": "finder.onnx",
+    }
     fields["detector"]["artifact"] = "finder"
     fields["digest"] = digest(fields)
     (first.root / MANIFEST).write_text(json.dumps(fields))

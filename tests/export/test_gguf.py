@@ -1,8 +1,8 @@
-"""The GGUF file against torch: same tokens for a text, same logits after visual tokens."""
+"""GGUF files against torch: same tokens for a text, same logits after visual tokens; and what is
+silently wrong with a file is told before it counts."""
 
 import ctypes
 import random
-import shutil
 
 import numpy as np
 import pytest
@@ -10,12 +10,13 @@ import torch
 from tokenizers import Tokenizer
 
 from feallm.export import gguf as writer
-from feallm.export.parity import next_token_agreement
+from feallm.export.job import Job
+from feallm.export.parity import divergence, next_token_agreement
 from feallm.model.checkpoint import load
 from feallm.model.tokenizer import SPECIAL
 from feallm.runtime.backends import llama
 from feallm.runtime.backends.llama import LlamaSession
-from feallm.runtime.bundle.open import open_bundle
+from feallm.runtime.contract.errors import UsageError, VerificationError
 
 needs_llama = pytest.mark.skipif(
     llama.available() is not None, reason=llama.available() or "llama.cpp is there"
@@ -23,16 +24,30 @@ needs_llama = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def checkpoint(exported):
-    return load(exported[0])
+def job(tiny, tmp_path_factory):
+    """Of the tiny network; not to be changed."""
+    folder = tmp_path_factory.mktemp("gguf")
+    checkpoint = load(tiny.checkpoint(folder))
+    # As sure of its words as a trained one: random logits this large leave no bits to spare.
+    torch.nn.init.constant_(checkpoint.language.norm.weight, 0.4)
+    return Job(checkpoint, tiny.crops(8), tiny.crops(8, seed=1), folder)
 
 
 @pytest.fixture(scope="module")
-def session(tiny, exported):
+def checkpoint(job):
+    return job.checkpoint
+
+
+@pytest.fixture(scope="module")
+def file(job):
+    writer.make(job, "fp16", job.scratch / "made.gguf")
+    return job.scratch / "made.gguf"
+
+
+@pytest.fixture(scope="module")
+def session(tiny, file):
     config = tiny.CONFIG.language
-    session = LlamaSession(
-        exported[1] / "language.gguf", width=config.width, context=config.context
-    )
+    session = LlamaSession(file, width=config.width, context=config.context)
     yield session
     session.close()
 
@@ -85,8 +100,8 @@ def test_pieces_join_to_the_text(tiny, session):
 
 
 @needs_llama
-def test_llama_and_torch_put_the_same_token_first(tiny, exported, checkpoint):
-    agreement = next_token_agreement(checkpoint, open_bundle(exported[1]), tiny.crops(4))
+def test_llama_and_torch_put_the_same_token_first(tiny, checkpoint, file):
+    agreement = next_token_agreement(checkpoint, file, tiny.crops(4))
     assert agreement.tokens > 20
     assert agreement.share >= 0.99
     assert agreement.worst_logit < 0.05
@@ -116,16 +131,110 @@ def test_every_logit_of_a_project_text_agrees(tiny, session, checkpoint):
 
 
 @needs_llama
-def test_unpermuted_attention_is_caught(tiny, exported, checkpoint, tmp_path, monkeypatch):
-    """The reordering of q and k is what people forget: parity must then fail."""
+@pytest.mark.parametrize("precision", list(writer.MOST_APART))
+def test_every_precision_is_made_the_same_twice(job, file, tmp_path, precision):
+    """From nothing, too: the second job has a scratch folder of its own."""
+    made = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        again = Job(job.checkpoint, job.crops, job.held_out, folder)
+        writer.make(again, precision, folder / "made.gguf")
+        made.append((folder / "made.gguf").read_bytes())
+    assert made[0] == made[1]
+    share = {"fp16": 1, "q8_0": 0.55, "q6_k": 0.45, "q4_k_m": 0.4}[precision]
+    assert len(made[0]) <= share * file.stat().st_size
+
+
+@needs_llama
+def test_the_float_file_and_the_importance_are_made_once(job, tmp_path, monkeypatch):
+    job = Job(job.checkpoint, job.crops, job.held_out, tmp_path)
+    writer.make(job, "q6_k", tmp_path / "a.gguf")
+
+    def refuse(*_):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(writer, "export_language", refuse)
+    monkeypatch.setattr(writer.importance, "measure", refuse)
+    writer.make(job, "q4_k_m", tmp_path / "b.gguf")
+    writer.make(job, "q8_0", tmp_path / "c.gguf")
+
+
+@needs_llama
+@pytest.mark.parametrize("precision", ["fp16", "q8_0"])
+def test_unpermuted_attention_is_caught(job, tmp_path, monkeypatch, precision):
+    """The reordering of q and k is what people forget; the text that comes out is still fluent."""
+    job = Job(job.checkpoint, job.crops, job.held_out, tmp_path)
+    writer.make(job, precision, tmp_path / "good.gguf")
+    (tmp_path / writer.FLOAT_FILE).unlink(missing_ok=True)
     monkeypatch.setattr(writer, "permuted", lambda weight, heads: weight)
-    folder = tmp_path / "planted"
-    shutil.copytree(exported[1], folder)
-    writer.export_language(checkpoint.language, checkpoint.tokenizer, folder / "language.gguf")
-    bundle = open_bundle(exported[1])
-    planted = type(bundle)(folder, bundle.manifest)
-    agreement = next_token_agreement(checkpoint, planted, tiny.crops(4))
-    assert agreement.share < 0.99 and agreement.worst_logit > 0.05
+    with pytest.raises(VerificationError, match="lies .* from torch's"):
+        writer.make(job, precision, tmp_path / "planted.gguf")
+
+
+@needs_llama
+@pytest.mark.parametrize("name", ["llama-bpe", "qwen2", "default", None])
+def test_another_pre_tokenizer_is_caught(job, tmp_path, monkeypatch, name):
+    """llama.cpp reads the file without a word, and cuts texts otherwise."""
+    import gguf
+
+    add = gguf.GGUFWriter.add_tokenizer_pre
+    monkeypatch.setattr(
+        gguf.GGUFWriter, "add_tokenizer_pre", lambda self, _: name and add(self, name)
+    )
+    with pytest.raises(VerificationError, match="into other tokens"):
+        writer.make(job, "fp16", tmp_path / "planted.gguf")
+
+
+@needs_llama
+def test_a_file_that_is_too_coarse_is_refused(job, tmp_path, monkeypatch):
+    monkeypatch.setitem(writer.MOST_APART, "q4_k_m", 1e-7)
+    with pytest.raises(VerificationError, match="at most 1e-07 is allowed"):
+        writer.make(job, "q4_k_m", tmp_path / "made.gguf")
+
+
+@needs_llama
+def test_divergence_is_that_of_whole_distributions(job, checkpoint, file):
+    """Against PyTorch's own KL, with the table of embeddings turned as the planted fault."""
+    answered = writer.answers(checkpoint, job.held_out[:2])
+    assert divergence(checkpoint, file, answered).mean < 1e-5
+    before = checkpoint.language.norm.weight.clone()
+    told = next_logits(checkpoint, answered)
+    with torch.no_grad():
+        checkpoint.language.norm.weight *= 1.5
+    try:
+        found = divergence(checkpoint, file, answered)
+        changed = next_logits(checkpoint, answered)
+    finally:
+        with torch.no_grad():
+            checkpoint.language.norm.weight.copy_(before)
+    kl = torch.nn.functional.kl_div(
+        told.log_softmax(1), changed.log_softmax(1), log_target=True, reduction="none"
+    ).sum(1)
+    assert found.tokens == len(kl)
+    assert found.mean == pytest.approx(float(kl.mean()), rel=0.02) and found.mean > 1e-3
+    assert found.median == pytest.approx(float(kl.median()), rel=0.05)
+    assert found.worst_logit == pytest.approx(float((told - changed).abs().max()), rel=0.02)
+
+
+@torch.no_grad()
+def next_logits(checkpoint, answered):
+    """Logits at each place that chooses a token of an answer, by reading the whole anew."""
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer)
+    rows = []
+    for one in answered:
+        ids = torch.tensor([tokenizer.token_to_id("<bos>"), *one.question, *one.answer])
+        texts = checkpoint.language.embed(ids)
+        whole = torch.cat([texts[:1], torch.from_numpy(one.visual), texts[1:]])
+        rows.append(checkpoint.language(whole[None])[0, -1 - len(one.answer) : -1])
+    return torch.cat(rows)
+
+
+def test_an_unknown_precision_is_refused(job, tmp_path):
+    pytest.importorskip("llama_cpp")
+    with pytest.raises(UsageError, match="no GGUF precision 'int3'") as told:
+        writer.make(job, "int3", tmp_path / "made.gguf")
+    assert "q4_k_m" in told.value.line()
 
 
 def test_permuting_moves_half_rotation_to_interleaved():

@@ -1,6 +1,7 @@
 """The int8 file: what of it is int8, what stays float, and that it still answers as torch does."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ onnx = pytest.importorskip("onnx", reason="quantizing needs onnx")
 import onnxruntime as ort  # noqa: E402  onnx first
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402  onnx first
 
-from feallm.export import bundle, int8  # noqa: E402
+from feallm.export import int8  # noqa: E402
+from feallm.export import onnx as exporter  # noqa: E402
+from feallm.export.job import Job  # noqa: E402
 from feallm.model.checkpoint import load  # noqa: E402
-from feallm.runtime.analyze import Analyzer  # noqa: E402
 from feallm.runtime.backends.base import (  # noqa: E402
     AU_PROBABILITY,
     EXPRESSION,
@@ -68,7 +70,7 @@ class Graph:
 def quantized(tiny, exported, tmp_path_factory):
     """The tiny network's file in int8; not to be changed."""
     path = tmp_path_factory.mktemp("int8") / "vision.int8.onnx"
-    int8.quantize(exported[1] / "vision.onnx", tiny.crops(48, seed=1), path)
+    int8.quantize(exported[1] / "vision.fp32.onnx", tiny.crops(48, seed=1), path)
     return path
 
 
@@ -88,14 +90,15 @@ def test_weights_are_int8_and_what_flows_is_uint8(graph, quantized, exported):
     assert flows == {TensorProto.UINT8}
     stored = [t for t in graph.model.graph.initializer if t.data_type == TensorProto.INT8]
     convolutions = [node for node in graph.of("Conv") if graph.int8(node)]
-    assert len(convolutions) == len(graph.of("Conv")) > 5
+    first, *others = graph.of("Conv")
+    assert convolutions == others and len(others) > 4 and not graph.int8(first)
     weights = {graph.made[node.input[1]].input[0] for node in convolutions}
     assert weights <= {tensor.name for tensor in stored}
-    assert quantized.stat().st_size < 0.6 * (exported[1] / "vision.onnx").stat().st_size
+    assert quantized.stat().st_size < 0.6 * (exported[1] / "vision.fp32.onnx").stat().st_size
 
 
 def test_each_channel_has_its_own_scale(graph):
-    for node in graph.of("Conv"):
+    for node in filter(graph.int8, graph.of("Conv")):
         dequantize = graph.made[node.input[1]]
         values = {t.name: numpy_helper.to_array(t) for t in graph.model.graph.initializer}
         assert values[dequantize.input[1]].shape == values[dequantize.input[0]].shape[:1]
@@ -108,7 +111,8 @@ def test_products_of_two_activations_stay_float(graph):
     others = [node for node in graph.of("MatMul") if node not in computed]
     assert len(computed) >= 4  # two an attention
     assert not any(graph.int8(node) for node in computed)
-    assert any(graph.int8(node) for node in others)  # those with weights are not spared
+    wide = [node.name for node in others + graph.of("Gemm") if graph.int8(node)]
+    assert wide and all(name.startswith(int8.WIDE) for name in wide)
 
 
 def test_the_last_layers_of_the_heads_stay_float(graph):
@@ -135,7 +139,7 @@ def test_every_operator_is_onnxs_own(graph):
 
 
 def test_the_same_crops_give_the_same_bytes(tiny, exported, quantized, tmp_path):
-    int8.quantize(exported[1] / "vision.onnx", tiny.crops(48, seed=1), tmp_path / "again.onnx")
+    int8.quantize(exported[1] / "vision.fp32.onnx", tiny.crops(48, seed=1), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == quantized.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again.onnx"]
 
@@ -189,7 +193,7 @@ def tensor(name, *shape, seed=0):
     return numpy_helper.from_array(values, name)
 
 
-def test_the_head_of_places_is_int8_and_what_it_says_is_not_rounded(tiny, tmp_path):
+def test_the_head_of_places_is_int8_and_what_it_says_is_not_rounded(tiny, tmp_path, monkeypatch):
     """A network of two layers, whose last one is cut into landmarks, pose and gaze."""
     count, deep, places = "n", 16, 68 * 2 + 3 + 2
     sizes = numpy_helper.from_array(np.array([136, 3, 2]), "sizes")
@@ -226,6 +230,7 @@ def test_the_head_of_places_is_int8_and_what_it_says_is_not_rounded(tiny, tmp_pa
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     onnx.save(model, tmp_path / "vision.onnx")
+    monkeypatch.setattr(int8, "chosen", lambda model: ["first", "places"])
     int8.quantize(tmp_path / "vision.onnx", tiny.crops(4), tmp_path / "int8.onnx")
     made = Graph(tmp_path / "int8.onnx")
     (first,), (places_of,) = made.of("Gemm"), made.of("MatMul")
@@ -242,63 +247,50 @@ def test_the_head_of_places_is_int8_and_what_it_says_is_not_rounded(tiny, tmp_pa
 
 
 @pytest.fixture
-def ready(exported, monkeypatch):
-    """The float file is taken over: exporting it again would show nothing new."""
-    monkeypatch.setattr(
-        "feallm.export.onnx.export_vision",
-        lambda network, path: shutil.copy(exported[1] / "vision.onnx", path),
-    )
-    return exported[0]
+def job(tiny, exported, tmp_path):
+    """A job whose float file is made already."""
+    (tmp_path / "scratch").mkdir()
+    shutil.copy(exported[1] / "vision.fp32.onnx", tmp_path / "scratch")
+    faces = tiny.faces(48)
+    return Job(load(exported[0]), faces.calibration, faces.held_out, tmp_path / "scratch")
 
 
-def test_a_bundle_in_int8_holds_no_float_file(tiny, ready, tmp_path):
-    made = load(ready)
-    made.language = made.tokenizer = None
-    ranges = bundle.Ranges(tiny.crops(48, seed=1), tiny.crops(48, seed=2))
-    opened = bundle.build(made, "0" * 64, tmp_path / "small", ranges=ranges, name="small")
-    assert sorted(path.name for path in opened.root.iterdir()) == [
-        "manifest.json",
-        "vision.int8.onnx",
-    ]
-    (artifact,) = opened.manifest.artifacts.values()
-    assert (artifact.precision, artifact.file) == ("int8", "vision.int8.onnx")
-    assert opened.manifest.name == "feallm-small"
-    assert Graph(opened.file("vision")).of("QuantizeLinear")
-    with Analyzer(opened, detect=False) as analyzer:
-        (reading,) = analyzer.read(tiny.crops(1)[0]).readings
-    assert [key for key, au in reading.aus.items() if au is not None] == list(tiny.TRAINED)
+def test_the_exporter_measures_on_the_jobs_faces(job, tmp_path):
+    made = tmp_path / "vision.int8.onnx"
+    exporter.make(job, "int8", made)
+    assert Graph(made).of("QuantizeLinear")
+    other = replace(job, crops=255 - job.crops // 4)
+    int8.quantize(job.scratch / "vision.fp32.onnx", other.crops, tmp_path / "other.onnx")
+    assert (tmp_path / "other.onnx").read_bytes() != made.read_bytes()
 
 
-def test_a_bundle_without_ranges_is_float(ready, tmp_path):
-    made = load(ready)
-    made.language = made.tokenizer = None
-    opened = bundle.build(made, "0" * 64, tmp_path / "float")
-    (artifact,) = opened.manifest.artifacts.values()
-    assert (artifact.precision, artifact.file) == ("fp32", "vision.onnx")
-    assert opened.manifest.name == "feallm-nano"
-
-
-def test_ranges_that_were_measured_on_nothing_are_not_shipped(tiny, ready, tmp_path):
+def test_ranges_that_were_measured_on_nothing_are_not_shipped(job, tmp_path):
     """Gray crops show the network nothing: what it answers to faces is cut off."""
-    made = load(ready)
-    made.language = made.tokenizer = None
-    ranges = bundle.Ranges(np.full_like(tiny.crops(8), 128), tiny.crops(16, seed=2))
-    with pytest.raises(VerificationError, match="vision.int8.onnx"):
-        bundle.build(made, "0" * 64, tmp_path / "small", ranges=ranges)
-    assert list(tmp_path.iterdir()) == []
+    blind = replace(job, crops=np.full_like(job.crops[:8], 128))
+    with pytest.raises(VerificationError, match=r"vision\.int8\.onnx: AU probabilities lie"):
+        exporter.make(blind, "int8", tmp_path / "vision.int8.onnx")
 
 
-def test_the_command_measures_on_a_pack(ready, packed, feallm, tmp_path):
-    out = tmp_path / "small"
-    code, text, err = feallm(
-        "export", "--checkpoint", ready, "--out", out, "--pack", packed, "--name", "small"
-    )
-    assert code == 0, err
-    assert ["vision", "vision.int8.onnx", "int8"] in [
-        line.split()[:3] for line in text.splitlines()
-    ]
-    assert sorted(path.name for path in out.iterdir()) == [
-        "language.gguf",
-        "manifest.json",
-        "vision.int8.onnx",
-    ]
+def test_a_graph_without_names_is_refused(exported, tiny, tmp_path):
+    """Which layers become int8 is told by their names: none found must not mean none made."""
+    model = onnx.load(exported[1] / "vision.fp32.onnx")
+    for k, node in enumerate(model.graph.node):
+        node.name = f"node_{k}"
+    onnx.save(model, tmp_path / "nameless.onnx")
+    with pytest.raises(VerificationError, match="lost their names"):
+        int8.quantize(tmp_path / "nameless.onnx", tiny.crops(2), tmp_path / "int8.onnx")
+
+
+def test_fusions_that_change_the_answers_are_refused(exported, quantized, tiny, monkeypatch):
+    """As they did with int8 attention: the library says nothing, so it is asked both ways."""
+    network, crops = load(exported[0]).vision, tiny.crops(16, seed=3)
+    assert int8.fusions_move(quantized, crops) < int8.MOST_MOVED
+    int8.agree(network, quantized, crops)
+    plain = int8.answers_at
+
+    def broken(path, crops, level):
+        return plain(path, crops, level) + (0.1 if level == "ORT_ENABLE_ALL" else 0.0)
+
+    monkeypatch.setattr(int8, "answers_at", broken)
+    with pytest.raises(VerificationError, match="fusions move AU probabilities by 0.1"):
+        int8.agree(network, quantized, crops)

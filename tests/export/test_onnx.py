@@ -29,7 +29,7 @@ def network(exported):
 
 @pytest.fixture(scope="module")
 def file(exported):
-    return exported[1] / "vision.onnx"
+    return exported[1] / "vision.fp32.onnx"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

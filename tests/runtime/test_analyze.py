@@ -19,7 +19,6 @@ from feallm.runtime.contract.errors import BackendError, BundleError, InputError
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.frame import Face, Frame
 from feallm.runtime.follow import Follower
-from feallm.runtime.language import explain as language
 from feallm.runtime.vision.detect import Search
 
 needs_llama = pytest.mark.skipif(llama.available() is not None, reason=str(llama.available()))
@@ -234,7 +233,7 @@ def test_a_language_model_that_cannot_be_opened(toy_bundle_with_words, toy, monk
         calls.append(args)
         raise BackendError("llama.cpp cannot load it")
 
-    monkeypatch.setattr(language, "LlamaSession", refuse)
+    monkeypatch.setattr("feallm.runtime.backends.llama.LlamaSession", refuse)
     with Analyzer(toy_bundle_with_words, detect=False) as analyzer:
         for _ in range(3):
             (reading,) = analyzer.read(painted(toy.BRIGHT), explain=True).readings

@@ -16,7 +16,7 @@ from feallm.runtime.contract.geometry import CROP, MEAN_POINTS_CROP
 from feallm.runtime.contract.manifest import Manifest, canonical, digest
 
 LANGUAGE = {
-    "artifact": "words",
+    "artifacts": ["words"],
     "visual_tokens": 17,
     "width": 256,
     "question": "Why?",
@@ -69,7 +69,7 @@ def test_words(fields):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("schema_version", 2, "schema_version"),
+        ("schema_version", 1, "schema_version"),
         ("mood", "good", "mood"),
         ("geometry.depth_px", 3, "depth_px"),
         ("artifacts.vision.url", "x", "url"),
@@ -84,7 +84,10 @@ def test_words(fields):
         ("thresholds.AU12", -0.1, "AU12"),
         ("thresholds.AU12", math.nan, "AU12"),
         ("thresholds.AU12", None, "AU12"),
-        ("vision", "sight", "no artifact named sight"),
+        ("vision", ["sight"], "no artifact named sight"),
+        ("vision", [], "vision"),
+        ("report", "figures", "no artifact named figures"),
+        ("varies", {"sight": "why"}, "varies names no artifact: sight"),
         ("language", LANGUAGE, "no artifact named words"),
         ("digest", "0" * 63, "digest"),
         ("digest", "Z" * 64, "digest"),
@@ -92,7 +95,10 @@ def test_words(fields):
         ("artifacts.vision.size_bytes", 0, "size_bytes"),
         ("artifacts.vision.format", "pickle", "format"),
         ("artifacts.vision.file", "manifest.json", "share a file"),
-        ("artifacts.other", {**GGUF, "file": "vision.onnx"}, "share a file"),
+        ("artifacts.other", GGUF, "nothing reads the artifact other"),
+        ("artifacts.vision.thresholds", {"AU1": 0.5}, "thresholds of other AUs"),
+        ("artifacts.vision.only_on", ["npu"], "only_on"),
+        ("profile", {"name": "A board", "memory_mb": 1, "size_mb": 1}, "profile.name"),
         ("geometry.width_px", 0, "width_px"),
         ("geometry.width_px", 100_000, "width_px"),
         ("geometry.border", 256, "border"),
@@ -136,11 +142,21 @@ def test_a_language_part_that_cannot_be(fields, name, value):
         Manifest.model_validate({**fields, "language": {**LANGUAGE, name: value}})
 
 
-def test_a_bundle_may_lack_a_detector(fields):
-    assert Manifest.model_validate(fields).detector is None
+OPTIONAL = {"detector", "profile", "report", "varies"}
 
 
-@pytest.mark.parametrize("name", sorted(set(Manifest.model_fields) - {"detector"}))
+def test_what_a_bundle_may_lack(fields):
+    manifest = Manifest.model_validate(fields)
+    assert manifest.detector is manifest.profile is manifest.report is None
+
+
+def test_two_artifacts_share_no_file(fields):
+    fields["artifacts"]["words"] = {**GGUF, "file": fields["artifacts"]["vision"]["file"]}
+    with pytest.raises(ValidationError, match="share a file"):
+        Manifest.model_validate({**fields, "language": LANGUAGE})
+
+
+@pytest.mark.parametrize("name", sorted(set(Manifest.model_fields) - OPTIONAL))
 def test_every_field_is_required(fields, name):
     del fields[name]
     with pytest.raises(ValidationError, match=name):

@@ -217,7 +217,7 @@ def test_the_layer_of_an_artifact(tmp_path):
     assert layer.share(tokens * 1e4) == pytest.approx(1.0)  # no overflow
 
 
-def test_another_artifact_has_no_layer(tmp_path):
+def test_another_checkpoint_has_no_layer(tmp_path):
     assert quality.occlusion_for("unknown", written(tmp_path, mine=([1.0], 0.0))) is None
 
 
@@ -228,7 +228,7 @@ def test_tokens_of_another_shape_are_not_read(tmp_path):
 
 def test_the_first_shipped_bundle_has_its_layer():
     manifest = open_bundle(shipped_path(SHIPPED[0])).manifest
-    layer = quality.occlusion_for(manifest.artifacts[manifest.vision].sha256)
+    layer = quality.occlusion_for(manifest.training.checkpoint_sha256)
     assert layer is not None, "fit it: python -m feallm.calibration.occlusion"
     assert np.isfinite(layer.weights).all() and layer.weights.any()
 
