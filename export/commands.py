@@ -56,8 +56,12 @@ def export_checkpoint(
     """
     if sum(bool(one) for one in (profile, plan, everything)) > 1:
         raise UsageError("--profile, --plan and --all exclude one another")
+    import torch
+
     from feallm.export import bundle, table
     from feallm.export.report import report
+
+    torch.set_num_threads(1)  # two that wait for each other on busy cores are ten times slower
 
     asked = None if everything else _plan(profile, plan)
     calibration = _calibration(packs) if packs else None

@@ -171,8 +171,8 @@ def measure(job: Job, path: Path) -> dict[str, float]:
         )
     asked = answers(job.checkpoint, job.held_out[:CHECKED], limit=CHECKED_TOKENS)
     begin = special_id(_tokenizer(job), BOS)
-    rounded = torch.cat([_answer(program, begin, one, True) for one in asked])
-    plain = torch.cat([_answer(program, begin, one, False) for one in asked])
+    rounded = torch.cat([read_answer(program, begin, one, True) for one in asked])
+    plain = torch.cat([read_answer(program, begin, one, False) for one in asked])
     exact = torch.cat([_read(language, begin, one) for one in asked])
     step = Step(_copy(language))
     restored(step, program)
@@ -210,7 +210,7 @@ def _read(language: LanguageModel, begin: int, one: Answer) -> Tensor:
     return logits
 
 
-def _answer(program: MilProgram, begin: int, one: Answer, half: bool) -> Tensor:
+def read_answer(program: MilProgram, begin: int, one: Answer, half: bool) -> Tensor:
     """The package's logits of the same."""
     states = program.new_states()
     found = [program.run(step, states, half=half)[LOGITS] for step in _steps(begin, one)]

@@ -54,7 +54,40 @@ def make(job: Job, precision: str, path: Path) -> None:
         int8.agree(network, path, job.held_out)
         return
     export_vision(network if precision == "fp32" else half(network), path)
+    if precision == "fp16":
+        _pool_without_kernel(path)
     agree(network, path, MOST_APART[precision])
+
+
+def _pool_without_kernel(path: Path) -> None:
+    """Poolings as means over an axis, in the file: ONNX Runtime on aarch64 (1.31) lays float16
+    pooling out in a way that it has no kernel for, and then cannot load the file."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    known = {value.name: value.type.tensor_type.shape.dim for value in graph.value_info}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "AveragePool":
+            nodes.append(node)
+            continue
+        rows, columns = next(a.ints for a in node.attribute if a.name == "kernel_shape")
+        _, channels, height, width = (size.dim_value for size in known[node.input[0]])
+        cells = [-1, channels, height // rows, rows, width // columns, columns]
+        for suffix, values in (("/cells", cells), ("/axes", [3, 5])):
+            array = numpy_helper.from_array(np.array(values, np.int64), node.name + suffix)
+            graph.initializer.append(array)
+        cut, name = f"{node.name}/cut", node.name
+        nodes += [
+            helper.make_node("Reshape", [node.input[0], f"{name}/cells"], [cut], cut),
+            helper.make_node("ReduceMean", [cut, f"{name}/axes"], node.output, name, keepdims=0),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 class _Half(nn.Module):

@@ -7,7 +7,7 @@ python -m feallm.export.parity --checkpoint NAME.safetensors --data FILE.npz
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,27 +110,43 @@ def divergence(checkpoint: Checkpoint, path: Path, answered: Sequence[Answer]) -
 
     llama.cpp keeps keys and values in float16, so even a float file lies a little off.
     """
-    language = checkpoint.language
-    if language is None or not answered:
-        raise BackendError("no language model, or no answer, to compare the file with")
-    config = language.config
+    config = checkpoint.config.language
     session = LlamaSession(path, width=config.width, context=config.context)
-    gaps, same, worst = [], 0, 0.0
-    for one, whole in zip(answered, sequences(checkpoint, answered), strict=True):
-        count = len(one.answer)
+
+    def read(one: Answer) -> NDArray[np.float32]:
         session.restart()
         session.see(one.visual)
         session.feed([*one.question, *one.answer[:-1]], every_logit=True)
         first = len(one.question) - 1
-        found = np.stack([session.logits(first + k) for k in range(count)])
-        expected = language(whole[None])[0, -count - 1 : -1].numpy()
+        return np.stack([session.logits(first + k) for k in range(len(one.answer))])
+
+    try:
+        return divergence_of(checkpoint, path.name, answered, read)
+    finally:
+        session.close()
+
+
+@torch.no_grad()
+def divergence_of(
+    checkpoint: Checkpoint,
+    name: str,
+    answered: Sequence[Answer],
+    read: Callable[[Answer], NDArray[np.float32]],
+) -> Divergence:
+    """The same of any engine: `read` gives logits (tokens of the answer, vocabulary), those that
+    choose each token. `VerificationError` where one is not finite."""
+    language = checkpoint.language
+    if language is None or not answered:
+        raise BackendError("no language model, or no answer, to compare the file with")
+    gaps, same, worst = [], 0, 0.0
+    for one, whole in zip(answered, sequences(checkpoint, answered), strict=True):
+        found = read(one)
+        expected = language(whole[None])[0, -len(one.answer) - 1 : -1].numpy()
         if not np.isfinite(found).all():
-            session.close()
-            raise VerificationError(f"{path.name}: llama.cpp gives logits that are not finite")
+            raise VerificationError(f"{name}: gives logits that are not finite")
         gaps.append(_divergence(expected, found))
         same += int((found.argmax(1) == expected.argmax(1)).sum())
         worst = max(worst, float(np.abs(found - expected).max()))
-    session.close()
     kl = np.concatenate(gaps)
     return Divergence(
         len(kl),

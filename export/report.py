@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,17 +15,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.calibration.answers import Answer
+from feallm.calibration.answers import answers as answers_of
 from feallm.export import timing
 from feallm.export.decisions import compare
 from feallm.export.job import Job
 from feallm.export.matrix import EXPORTERS
+from feallm.export.parity import divergence, divergence_of
 from feallm.export.run import answers, float_answers
+from feallm.runtime.backends.executorch import ExecutorchSession
+from feallm.runtime.backends.tokens import Tokens
 from feallm.runtime.bundle.open import measure as weigh
 from feallm.runtime.language.wording import QUESTIONS
 
 HELD_OUT = "held-out renders"
 MOST_INTERPRETED = 500
 """Faces of a set that a Core ML program is interpreted on: it takes some 30 ms a face."""
+MOST_SPOKEN = 6
+"""Answers that a Core ML program is interpreted on, for the same reason: a second or two each."""
 PACKAGES = ("torch", "onnxruntime", "executorch", "coremltools", "llama-cpp-python", "numpy")
 
 Crops = NDArray[np.uint8]
@@ -55,6 +62,7 @@ def _measured(
     network, thresholds = job.checkpoint.vision, job.checkpoint.thresholds
     exact = {name: float_answers(network, crops) for name, crops in sets.items()}
     times = {threads: timing.measure(made, threads, _shape(job)) for threads in (1, 2)}
+    answered = answers_of(job.checkpoint, job.held_out) if job.checkpoint.language else []
     rows = []
     for file, path in made.items():
         tell(f"measuring  {file}")
@@ -74,7 +82,7 @@ def _measured(
                 for name, crops in sets.items()
             }
         if "language" in exporter.parts:
-            row["words"] = _words(job, path)
+            row["words"] = _words(job, path, answered)
         rows.append(row)
     return {"machine": _machine(), "artifacts": rows}
 
@@ -92,26 +100,59 @@ def _compared(
     return compare(answers(path, crops), exact, thresholds, own)
 
 
-def _words(job: Job, path: Path) -> dict[str, Any]:
+def _words(job: Job, path: Path, answered: Sequence[Answer]) -> dict[str, Any]:
     """How far the next token's distribution lies from float's, on answers about held-out faces."""
-    from feallm.calibration.answers import answers as answered
-    from feallm.export.parity import divergence
+    checkpoint = job.checkpoint
+    if path.suffix == ".gguf":
+        return asdict(divergence(checkpoint, path, answered))
+    if path.suffix == ".mlpackage":
+        few = answered[:: max(1, len(answered) // MOST_SPOKEN)]
+        return asdict(divergence_of(checkpoint, path.name, few, _interpreted(job, path)))
+    config = checkpoint.config.language
+    session = ExecutorchSession(
+        path, tokenizer=_tokenizer(job), width=config.width, context=config.context
+    )
 
-    return asdict(divergence(job.checkpoint, path, answered(job.checkpoint, job.held_out)))
+    def read(one: Answer) -> NDArray[np.float32]:
+        session.restart()
+        session.see(one.visual)
+        session.feed([*one.question])
+        rows = [session.logits()]
+        for token in one.answer[:-1]:
+            session.feed([token])
+            rows.append(session.logits())
+        return np.stack(rows)
+
+    try:
+        return asdict(divergence_of(checkpoint, path.name, answered, read))
+    finally:
+        session.close()
+
+
+def _interpreted(job: Job, path: Path) -> Callable[[Answer], NDArray[np.float32]]:
+    from feallm.export.coreml_words import read_answer
+    from feallm.export.mil import MilProgram
+
+    program, begin = MilProgram(path), Tokens(_tokenizer(job)).begin
+    return lambda one: read_answer(program, begin, one, True).numpy()
+
+
+def _tokenizer(job: Job) -> Path:
+    path = job.scratch / "tokenizer.json"
+    path.write_text(job.checkpoint.tokenizer or "", encoding="utf-8")
+    return path
 
 
 def _shape(job: Job) -> dict[str, Any] | None:
     if job.checkpoint.tokenizer is None:
         return None
-    tokenizer = job.scratch / "tokenizer.json"
-    tokenizer.write_text(job.checkpoint.tokenizer, encoding="utf-8")
     config = job.checkpoint.config
     return {
         "question": QUESTIONS[0],
         "width": config.language.width,
         "context": config.language.context,
         "visual_tokens": config.vision.tokens + 1,
-        "tokenizer": str(tokenizer),
+        "tokenizer": str(_tokenizer(job)),
     }
 
 

@@ -56,7 +56,10 @@ class LocalClueAggregator(nn.Module):
     def forward(self, f_1: Tensor, f_2: Tensor) -> tuple[Tensor, Tensor]:
         """F_attn and F'_local, both (N, 16, width), of the maps F_1 and F_2."""
         # Pooled as they lie: to turn the large maps around first takes longer than the product.
-        regions = [f_1.flatten(2) @ self.pool_1.t(), f_2.flatten(2) @ self.pool_2.t()]
+        regions = [
+            nn.functional.linear(level.flatten(2), matrix)
+            for level, matrix in ((f_1, self.pool_1), (f_2, self.pool_2))
+        ]
         pooled = torch.cat(regions, 1).transpose(1, 2)
         local = nn.functional.gelu(self.conv(pooled)) + self.place  # R_local
         f_attn = local + self.attention(local, local)

@@ -58,13 +58,13 @@ class Analyzer:
         manifest = self.bundle.manifest
         self._geometry = manifest.geometry.crop()
         self.vision_choice: Choice | None = None
-        self._manifest = manifest
+        self.manifest = manifest
         if vision is None:
             self.vision_choice = choice = choose(manifest.artifacts, manifest.vision, vision_engine)
             path = self.bundle.file(choice.artifact)
             vision = open_vision(path, choice.engine, manifest.profile, threads)
             if (own := manifest.artifacts[choice.artifact].thresholds) is not None:
-                self._manifest = manifest.model_copy(update={"thresholds": own})
+                self.manifest = manifest.model_copy(update={"thresholds": own})
         self.vision = vision
         self._finder: FaceFinder | None = None
         if detect:
@@ -74,7 +74,7 @@ class Analyzer:
         self._gate = gate or Gate()
         self._occlusion = quality.occlusion_for(manifest.training.checkpoint_sha256)
         self.language: Speaker | None = None
-        self._language_engine, self._threads = language_engine, threads
+        self.language_engine, self._threads = language_engine, threads
         self.words_missing = self._why_no_words(words)
 
     def _why_no_words(self, words: bool) -> str | None:
@@ -86,9 +86,9 @@ class Analyzer:
         if language is None:
             return "this bundle has no language model"
         try:
-            choose(self.bundle.manifest.artifacts, language.artifacts, self._language_engine)
+            choose(self.bundle.manifest.artifacts, language.artifacts, self.language_engine)
         except BackendError as error:
-            if self._language_engine is not None:  # what was asked for by name is not replaced
+            if self.language_engine is not None:  # what was asked for by name is not replaced
                 raise
             return error.message
         return None
@@ -164,7 +164,7 @@ class Analyzer:
                 outputs,
                 k,
                 face,
-                self._manifest,
+                self.manifest,
                 matrix=cut[k].to_crop,
                 expression=self._expression,
             )
@@ -234,7 +234,7 @@ class Analyzer:
         if self.words_missing is None and self.language is None:
             try:
                 self.language = Speaker(
-                    self.bundle, engine=self._language_engine, threads=self._threads
+                    self.bundle, engine=self.language_engine, threads=self._threads
                 )
             except BackendError as error:
                 self.words_missing = error.message

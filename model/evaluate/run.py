@@ -27,7 +27,6 @@ from feallm.runtime.backends.base import (
     TOKENS,
     VISION_OUTPUTS,
 )
-from feallm.runtime.backends.onnx import OnnxVision
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.aus import AU_KEYS, N_AUS
 from feallm.runtime.contract.errors import BackendError
@@ -62,7 +61,7 @@ def run(
     """Figures for every labelled row; `words` also reads the language model's text of each, `looks`
     = 1 takes each face as a frame of a video is taken, without the second look."""
     rows = data.rows
-    manifest = analyzer.bundle.manifest
+    manifest = analyzer.manifest
     outputs = outputs_of(analyzer, data, rows, step)
     if looks > 1:
         data, again = at_own_points(data, rows, outputs, manifest.geometry.crop())
@@ -76,7 +75,7 @@ def run(
     geometry = manifest.geometry.crop()
     figures |= places.figures(outputs, data, rows, geometry, manifest.aus_sided)
     if words and data.expression is not None:
-        speaker = Speaker(analyzer.bundle)
+        speaker = Speaker(analyzer.bundle, engine=analyzer.language_engine)
         readings = [decode.reading(outputs, k, NOBODY, manifest) for k in range(len(rows))]
         figures["words"] = words_score.score(
             lambda tokens: speaker.say(tokens, free=True),
@@ -202,11 +201,11 @@ def analyzer_for(
     artifacts = opened.manifest.artifacts
     named = {facts.file: name for name, facts in artifacts.items()}
     name = named.get(artifact, artifact)
-    path = opened.file(name)
-    if artifacts[name].format == "gguf":
-        return Analyzer(opened, detect=False), True
-    vision = OnnxVision(path)
-    return Analyzer(opened, detector=detector, detect=there, words=False, vision=vision), False
+    opened.file(name)  # there must be one of that name
+    if name not in opened.manifest.vision:
+        return Analyzer(opened, detect=False, language_engine=name), True
+    eyes = Analyzer(opened, detector=detector, detect=there, words=False, vision_engine=name)
+    return eyes, False
 
 
 def _checkpoint_analyzer(

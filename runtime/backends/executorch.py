@@ -258,7 +258,7 @@ class ExecutorchSession:
             raise BackendError(f"{path}: room for {room} tokens instead of {context}")
         self.width, self.context = width, context
         self.provider = self._reader.provider
-        self._path, self._threads, self._open = path, threads, True
+        self._open = True
         self._logits: NDArray[np.float32] | None = None
         self.restart()
 
@@ -273,9 +273,6 @@ class ExecutorchSession:
     def restart(self) -> None:
         """Forget the sequence and begin with the opening token."""
         self._check_open()
-        if self._logits is not None and not np.isfinite(self._logits).all():
-            # What is not finite in the buffers would stay: nothing times it is not nothing.
-            self._reader = Program(self._path, self._threads)
         self._at = 0
         self.feed([self._tokens.begin])
 

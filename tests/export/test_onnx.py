@@ -7,7 +7,8 @@ import onnx
 import pytest
 import torch
 
-from feallm.export.onnx import OPSET, agree, difference, export_vision
+from feallm.export.job import Job
+from feallm.export.onnx import MOST_APART, OPSET, agree, difference, export_vision, make
 from feallm.model.checkpoint import load
 from feallm.model.vision import VisionNetwork
 from feallm.runtime.backends.base import (
@@ -126,3 +127,49 @@ def test_a_file_that_tells_no_presence_of_sides_is_read(tiny, tmp_path):
     onnx.save(model, path)
     found = OnnxVision(path).run({IMAGE: tiny.crops(2)})
     assert set(found) == set(ALL_OUTPUTS) - {AU_SIDES}
+
+
+@pytest.fixture(scope="module")
+def half(tiny, exported, tmp_path_factory):
+    """The tiny network in float16."""
+    folder = tmp_path_factory.mktemp("half")
+    job = Job(load(exported[0]), tiny.crops(4), tiny.crops(4), folder)
+    make(job, "fp16", folder / "vision.fp16.onnx")
+    return folder / "vision.fp16.onnx"
+
+
+def test_float16_answers_as_torch_and_weighs_half(tiny, network, file, half):
+    worst = difference(network, half, tiny.crops(8, seed=5))
+    assert 0 < worst[AU_PROBABILITY] < MOST_APART["fp16"] and worst[EXPRESSION] < 1e-2
+    assert half.stat().st_size < 0.6 * file.stat().st_size
+
+
+def test_float16_takes_and_gives_what_float32_does(file, half):
+    """An app changes the file, and nothing else."""
+    one, other = (onnx.load(path).graph for path in (file, half))
+    for these, those in ((one.input, other.input), (one.output, other.output)):
+        types = [[(v.name, v.type.tensor_type.elem_type) for v in part] for part in (these, those)]
+        assert types[0] == types[1]
+
+
+def test_float16_pools_without_a_kernel_that_boards_lack(file, half):
+    kinds = [{node.op_type for node in onnx.load(path).graph.node} for path in (file, half)]
+    assert "AveragePool" in kinds[0] and "AveragePool" not in kinds[1]
+
+
+def test_colours_are_added_up_in_float32(half):
+    """In float16 levels above 128 are an eighth apart: luma would lose what the eyes see."""
+    graph = onnx.load(half).graph
+    luma = next(node for node in graph.node if node.name.startswith("pixels"))
+    casts = {node.attribute[0].i for node in graph.node if node.op_type == "Cast"}
+    assert luma is not None and onnx.TensorProto.FLOAT in casts
+    weights = {t.name: t.data_type for t in graph.initializer}
+    (name,) = [n for n in weights if n.endswith("luma")]
+    assert weights[name] == onnx.TensorProto.FLOAT
+
+
+def test_nodes_are_named_after_their_layers(file):
+    names = [node.name for node in onnx.load(file).graph.node]
+    assert len(set(names)) == len(names)
+    for layer in ("encoder.stages.0", "lca.attention.query", "au_head", "token_mlp"):
+        assert any(name.startswith(layer) for name in names), layer

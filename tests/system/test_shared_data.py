@@ -102,14 +102,14 @@ def test_torch_and_the_int8_file_agree_on_real_faces(valid: sets.Labelled) -> No
 
 @pytest.mark.skipif(llama.available() is not None, reason="llama-cpp-python is missing")
 def test_torch_and_llama_choose_the_same_next_token(valid: sets.Labelled) -> None:
-    from feallm.export.parity import next_token_agreement
+    from feallm.export.parity import language_file, next_token_agreement
     from feallm.model.checkpoint import load
     from feallm.runtime.bundle.open import open_bundle
 
     bundle = open_bundle()
     sample = part(valid, 64)
     crops = np.concatenate(list(sets.crops(sample, sample.rows, bundle.manifest.geometry.crop())))
-    agreement = next_token_agreement(load(CHECKPOINT), bundle, crops)
+    agreement = next_token_agreement(load(CHECKPOINT), language_file(bundle), crops)
     assert agreement.tokens > 64 * 20
     assert agreement.share >= 0.99
 

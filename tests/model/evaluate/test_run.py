@@ -193,7 +193,7 @@ def test_a_checkpoint_alone(evaluate, split, votes, exported, words):
     assert code == 2 and "--checkpoint" in text
 
 
-@pytest.mark.parametrize("name", ["vision", "vision.onnx"])
+@pytest.mark.parametrize("name", ["vision.fp32.onnx"])
 def test_an_artifact_by_its_name(evaluate, split, votes, name):
     path = split(count=2, votes=votes(0, 1))
     code, _, figures, _ = evaluate(path, "--artifact", name)
