@@ -37,7 +37,7 @@ MOST_APART_INT8, LEAST_ALIKE = 0.01, 0.95
 """The same of AU probabilities in int8, on average (.0025 is usual, .0075 where matrices have
 measured ranges), and the share of faces whose first expression must be the float network's."""
 LEAST_DELEGATED = 0.5
-"""Share of the constants that XNNPACK must hold: it is .9 and more, but a token table is not its."""
+"""Share of the constants that XNNPACK must hold; .9 and more is usual, a token table is not its."""
 PRECISIONS = ("fp32", "int8")
 ROOM_SHARE, ROOM_BYTES = 0.05, 100_000
 """What a file may weigh beside its weights: scales, padding, the program itself."""
@@ -236,13 +236,11 @@ def expected_bytes(network: nn.Module, precision: str) -> int:
     whole = 4 * numbers(network)
     if precision == "fp32":
         return whole
-    convolutions = (
-        module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d) and _in_encoder(name)
-    )
-    small = [*convolutions, *_matrices(network).values()]
-    return whole - 3 * sum(module.weight.numel() for module in small)
+    small = [module.weight for module in _matrices(network).values()]
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and _in_encoder(name):
+            small.append(module.weight)
+    return whole - 3 * sum(weight.numel() for weight in small)
 
 
 def numbers(module: nn.Module) -> int:

@@ -133,7 +133,8 @@ def quantize(decoder: CachedDecoder) -> None:
         from torchao.quantization.granularity import PerAxis, PerGroup
 
         four = Int8DynamicActivationIntxWeightConfig(
-            weight_dtype=torch.int4, weight_granularity=PerGroup(GROUP)
+            weight_dtype=torch.int4,  # type: ignore[attr-defined]  # not in its stubs
+            weight_granularity=PerGroup(GROUP),
         )
         eight = Int8DynamicActivationIntxWeightConfig(
             weight_dtype=torch.int8, weight_granularity=PerAxis(0)
@@ -165,6 +166,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """Methods that give a constant: ExecuTorch's runner asks for them, and an app may."""
     from tokenizers import Tokenizer
 
+    assert checkpoint.tokenizer is not None
     config, tokenizer = checkpoint.config, Tokenizer.from_str(checkpoint.tokenizer)
     return {
         "get_max_seq_len": config.language.context,
@@ -188,7 +190,7 @@ def expected_bytes(language: LanguageModel, precision: str) -> int:
     for module in decoder.blocks.modules():
         if isinstance(module, nn.Linear):
             matrices += module.weight.numel()
-    kept = sum(block.keys.numel() + block.values.numel() for block in decoder.blocks)
+    kept = 2 * config.layers * config.context * config.width
     rest = executorch.numbers(decoder) - table - matrices - kept
     if precision == "fp32":
         return 4 * (rest + matrices + 2 * table)

@@ -130,15 +130,13 @@ class State:
 
     def advance(self, piece: bytes) -> State | None:
         """The state after a piece, or None where it may not come."""
-        state: State | None = self
+        state = self
         for byte in piece:
-            assert state is not None
-            try:
-                state = state._steps[byte]
-            except KeyError:
-                state = state._step(byte)
-            if state is None:
+            steps = state._steps
+            after = steps[byte] if byte in steps else state._step(byte)
+            if after is None:
                 return None
+            state = after
         return state
 
     def _step(self, byte: int) -> State | None:

@@ -27,7 +27,7 @@ from feallm.runtime.backends.base import (  # noqa: E402
     VISION_OUTPUTS,
 )
 from feallm.runtime.backends.onnx import OnnxVision  # noqa: E402
-from feallm.runtime.contract.errors import VerificationError  # noqa: E402
+from feallm.runtime.contract.errors import BackendError, VerificationError  # noqa: E402
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 
@@ -294,3 +294,40 @@ def test_fusions_that_change_the_answers_are_refused(exported, quantized, tiny, 
     monkeypatch.setattr(int8, "answers_at", broken)
     with pytest.raises(VerificationError, match="fusions move AU probabilities by 0.1"):
         int8.agree(network, quantized, crops)
+
+
+def test_outputs_that_are_cut_off_at_dull_ranges_are_caught(tiny, exported, tmp_path, monkeypatch):
+    """The fault itself, planted: the heads in int8, their ranges measured on dull faces."""
+    network = load(exported[0]).vision
+    dull = (tiny.crops(16, seed=1) // 255 + 120).astype(np.uint8)
+    strong = tiny.crops(64, seed=2)
+    source, planted, good = (
+        exported[1] / "vision.fp32.onnx",
+        tmp_path / "a.onnx",
+        tmp_path / "b.onnx",
+    )
+    usual = int8.chosen
+
+    def with_heads(model):
+        heads = ("au_head", "intensity_head", "expression_head")
+        return usual(model) + [n.name for n in model.graph.node if n.name.startswith(heads)]
+
+    int8.quantize(source, tiny.crops(48, seed=1), good)
+    int8.agree(network, good, strong)
+    monkeypatch.setattr(int8, "chosen", with_heads)
+    int8.quantize(source, dull, planted)
+    highest = {
+        path: OnnxVision(path).run({IMAGE: strong})[AU_PROBABILITY].max(0)  # of each AU
+        for path in (source, good, planted)
+    }
+    assert (highest[source] - highest[planted]).max() > 0.05, "nothing was cut off"
+    assert (highest[source] - highest[good]).max() < 0.05
+    with pytest.raises(VerificationError, match="AU probabilities lie"):
+        int8.agree(network, planted, strong)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 255])
+def test_pixels_that_a_caller_has_scaled_are_refused(tiny, quantized, scale):
+    """int8 would answer them plausibly; the file takes levels 0 to 255 as uint8, and no floats."""
+    with pytest.raises(BackendError, match="ONNX Runtime failed"):
+        OnnxVision(quantized).run({IMAGE: tiny.crops(1).astype(np.float32) * np.float32(scale)})
