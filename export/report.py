@@ -134,7 +134,8 @@ def _interpreted(job: Job, path: Path) -> Callable[[Answer], NDArray[np.float32]
     from feallm.export.mil import MilProgram
 
     program, begin = MilProgram(path), Tokens(_tokenizer(job)).begin
-    return lambda one: read_answer(program, begin, one, True).numpy()
+    # It answers after each token of the conversation; the answer's own are chosen one place before.
+    return lambda one: read_answer(program, begin, one, True).numpy()[-len(one.answer) - 1 : -1]
 
 
 def _tokenizer(job: Job) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from feallm.runtime.contract.errors import LimitError, UsageError
+from feallm.runtime.contract.errors import FeallmError, LimitError, UsageError
 
 _KEY, _LOCK = "key", "lock"
 
@@ -44,8 +44,9 @@ class Workplace:
 def workplace(out: Path, key: str, needed_bytes: int) -> Iterator[Workplace]:
     """A folder beside `out` to work in, taken up again where one was left with the same `key`.
 
-    It goes away where the block succeeds, and where it fails for any reason but a kill. Raises
-    UsageError where `out` exists or another export works on it, LimitError without disk space.
+    It goes away where the block succeeds, and where it fails for a reason that the same command
+    would meet again. Raises UsageError where `out` exists or another export works on it,
+    LimitError without disk space.
     """
     if out.exists():
         raise UsageError(f"{out}: exists already", hint="choose another folder, or remove it")
@@ -69,11 +70,9 @@ def workplace(out: Path, key: str, needed_bytes: int) -> Iterator[Workplace]:
                 )
             try:
                 yield Workplace(root)
-            except KeyboardInterrupt:
-                raise  # finished files stay for the next run
-            except BaseException:
+            except (FeallmError, OSError):
                 shutil.rmtree(root, ignore_errors=True)
-                raise
+                raise  # after all else, a kill or a fault of ours, finished files stay
             shutil.rmtree(root, ignore_errors=True)
     except OSError as error:
         raise _told(out, error) from error

@@ -235,13 +235,12 @@ class ExecutorchSession:
     ) -> None:
         from feallm.runtime.backends.tokens import Tokens
 
-        # Two, since methods of one program share their memory.
-        self._table, self._reader = (Program(path, threads) for _ in range(2))
+        self._program = Program(path, threads)
         self._tokens = Tokens(tokenizer)
-        (ids,), (embedded,), _ = _single(self._table, EMBED, 1)
-        (read, places), (logits,), _ = _single(self._reader, DECODE, 2)
-        self.vocabulary = self._reader.number(VOCABULARY)
-        room = min(self._reader.number(CONTEXT), ids[-1], read[1], places[0])
+        (ids,), (embedded,), _ = _single(self._program, EMBED, 1)
+        (read, places), (logits,), _ = _single(self._program, DECODE, 2)
+        self.vocabulary = self._program.number(VOCABULARY)
+        room = min(self._program.number(CONTEXT), ids[-1], read[1], places[0])
         for what, found, wanted in (
             ("embeddings", embedded[-1], width),
             ("embeddings to read", read[-1], width),
@@ -257,7 +256,7 @@ class ExecutorchSession:
         if room < context:
             raise BackendError(f"{path}: room for {room} tokens instead of {context}")
         self.width, self.context = width, context
-        self.provider = self._reader.provider
+        self.provider = self._program.provider
         self._open = True
         self._logits: NDArray[np.float32] | None = None
         self.restart()
@@ -283,7 +282,7 @@ class ExecutorchSession:
             raise BackendError(f"no token {unknown[0]} among the model's {self.vocabulary}")
         import torch
 
-        self._decode(self._table.run(EMBED, [torch.tensor([tokens], dtype=torch.int64)])[0])
+        self._decode(self._program.run(EMBED, [torch.tensor([tokens], dtype=torch.int64)])[0])
 
     def see(self, embeddings: NDArray[np.float32]) -> None:
         """Append visual tokens (N, width) as embeddings."""
@@ -312,7 +311,7 @@ class ExecutorchSession:
         import torch
 
         places = torch.arange(self._at, self._at + embeddings.shape[1])
-        (logits,) = self._reader.run(DECODE, [embeddings, places])
+        (logits,) = self._program.run(DECODE, [embeddings, places])
         self._logits = logits.numpy().reshape(self.vocabulary).astype(np.float32)
         self._at += embeddings.shape[1]
 
@@ -329,8 +328,8 @@ class ExecutorchSession:
         return guide.generate(self, self._tokens, limit, grammar)
 
     def close(self) -> None:
-        """Drop the programs; a second call does nothing."""
-        self._table = self._reader = None  # type: ignore[assignment]  # `_open` guards them
+        """Drop the program; a second call does nothing."""
+        self._program = None  # type: ignore[assignment]  # `_open` guards it
         self._open = False
 
 

@@ -99,10 +99,10 @@ def test_nothing_is_half_there(tiny, exported, taken_over, tmp_path, monkeypatch
     def fail(job, precision, path):
         path.write_bytes(b"half")
         assert not (tmp_path / "out").exists(), "the bundle is seen before it is whole"
-        raise RuntimeError("stopped here")
+        raise VerificationError("stopped here")
 
     monkeypatch.setattr(f"feallm.export.{module}.make", fail)
-    with pytest.raises(RuntimeError, match="stopped here"):
+    with pytest.raises(VerificationError, match="stopped here"):
         bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
     assert list(tmp_path.iterdir()) == []
 
