@@ -97,7 +97,7 @@ EXPORTERS: dict[str, Exporter] = {
     **_of("vision", ("vision",), "pte", ("fp32", "int8")),
     **_of("vision", ("vision",), "mlpackage", ("fp16", "int8", "int6")),
     **_of("language", ("language",), "gguf", ("fp16", "q8_0", "q6_k", "q4_k_m")),
-    **_of("feallm", ("vision", "language"), "pte", ("fp32", "8da4w")),
+    **_of("feallm", ("vision", "language"), "pte", ("fp32", "8da8w", "8da4w")),
     **_of("language", ("language",), "mlpackage", ("fp16",)),
 }
 """By file name: PART.PRECISION.FORMAT; `feallm` holds both parts."""

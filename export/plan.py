@@ -53,8 +53,13 @@ class Plan(Profile):
     def without_words(self) -> Plan:
         """The plan of a checkpoint that has no language model: files that hold both parts give way
         to those of the eyes alone."""
-        alone = {"feallm.8da4w.pte": "vision.int8.pte", "feallm.fp32.pte": "vision.fp32.pte"}
-        vision = tuple(dict.fromkeys(alone.get(name, name) for name in self.vision))
+
+        def alone(name: str) -> str:
+            if not name.startswith("feallm."):
+                return name
+            return "vision.fp32.pte" if ".fp32." in name else "vision.int8.pte"
+
+        vision = tuple(dict.fromkeys(alone(name) for name in self.vision))
         only_on = {name: value for name, value in self.only_on.items() if name in vision}
         return self.model_copy(update={"vision": vision, "language": (), "only_on": only_on})
 

@@ -41,16 +41,16 @@ PROFILES: tuple[Plan, ...] = (
         memory_mb=400,
         size_mb=30,
         minimum_os="Android 6 (API 23)",
-        vision=("feallm.8da4w.pte", "vision.int8.onnx"),
-        language=("feallm.8da4w.pte", "language.q4_k_m.gguf"),
+        vision=("feallm.8da8w.pte", "vision.int8.onnx"),
+        language=("feallm.8da8w.pte", "language.q4_k_m.gguf"),
     ),
     Plan(
         name="ios",
         memory_mb=400,
         size_mb=30,
         minimum_os="iOS 18",
-        vision=("vision.fp16.mlpackage", "feallm.8da4w.pte"),
-        language=("language.fp16.mlpackage", "feallm.8da4w.pte"),
+        vision=("vision.fp16.mlpackage", "feallm.8da8w.pte"),
+        language=("language.fp16.mlpackage", "feallm.8da8w.pte"),
     ),
 )
 

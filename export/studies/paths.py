@@ -19,7 +19,7 @@ from feallm.runtime.follow import Follower
 
 WAYS = {
     "onnx and llama": ("vision.int8.onnx", "language.q8_0.gguf"),
-    "executorch alone": ("feallm.8da4w.pte", "feallm.8da4w.pte"),
+    "executorch alone": ("feallm.8da8w.pte", "feallm.8da8w.pte"),
     "float: onnx and llama": ("vision.fp32.onnx", "language.fp16.gguf"),
     "float: executorch alone": ("feallm.fp32.pte", "feallm.fp32.pte"),
 }

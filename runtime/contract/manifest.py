@@ -28,7 +28,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 XY = tuple[float, float]
 Format = Literal["onnx", "gguf", "pte", "mlpackage", "json"]
 Precision = Literal[
-    "fp32", "fp16", "int8", "int6", "q8_0", "q6_k", "q4_k_m", "8da4w", "text"
+    "fp32", "fp16", "int8", "int6", "q8_0", "q6_k", "q4_k_m", "8da8w", "8da4w", "text"
 ]  # fmt: skip
 Provider = Literal["cpu", "xnnpack", "coreml", "cuda", "tensorrt"]
 

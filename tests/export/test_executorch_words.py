@@ -169,6 +169,18 @@ def test_its_words_are_the_quantized_models(job, whole, answered):
     assert 1e-5 < found.kl < writer.BARS["8da4w"].kl  # not the float one
 
 
+@torch.no_grad()
+def test_eight_bits_lie_nearer_than_four(job, whole, answered, tmp_path):
+    checkpoint, path = job.checkpoint, tmp_path / "feallm.8da8w.pte"
+    writer.make(job, "8da8w", path)
+    gaps = {}
+    for precision, file in (("8da4w", whole), ("8da8w", path)):
+        decoder, _ = writer.words(copy.deepcopy(checkpoint.language), precision)
+        gaps[precision] = writer.measure(checkpoint, decoder, file, answered).kl
+    assert 0 < gaps["8da8w"] < 0.2 * gaps["8da4w"]
+    assert path.stat().st_size > whole.stat().st_size
+
+
 def test_a_session_reads_the_file(tiny, job, whole, tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(tiny.tokenizer_json(), encoding="utf-8")
