@@ -10,8 +10,10 @@ the ranges that were seen. What comes out of the layer of landmarks, pose and ga
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,33 +54,29 @@ def quantize(source: Path, crops: NDArray[np.uint8], out: Path) -> None:
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it advises what is done already
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _unadvised():
         ready = Path(folder) / "ready.onnx"
         quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
         found = ranges.measure(ready, crops)
         model = onnx.load(str(ready))
-    _cut_at_relu(model, found)
-    ends = {
-        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-        for name, (low, high) in found.items()
-    }
-    quantizer = QDQQuantizer(
-        model,
-        per_channel=True,
-        reduce_range=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, ends),
-        nodes_to_quantize=chosen(model),
-        nodes_to_exclude=[],
-        op_types_to_quantize=list(KINDS),
-        extra_options={},
-    )
-    quantizer.quantize_model()
-    root.setLevel(level)
+        _cut_at_relu(model, found)
+        ends = {
+            name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+            for name, (low, high) in found.items()
+        }
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, ends),
+            nodes_to_quantize=chosen(model),
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(KINDS),
+            extra_options={},
+        )
+        quantizer.quantize_model()
     model = quantizer.model.model
     _unround(model, PLACE_OUTPUTS)
     model.doc_string = ""
@@ -87,6 +85,18 @@ def quantize(source: Path, crops: NDArray[np.uint8], out: Path) -> None:
     model.opset_import.extend(own)
     del model.metadata_props[:]
     out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def _unadvised() -> Iterator[None]:
+    """Without ONNX Runtime's advice, which goes to the root logger, to do what is done already."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _cut_at_relu(model: onnx.ModelProto, found: dict[str, tuple[float, float]]) -> None:

@@ -1,5 +1,6 @@
 """The int8 file: what of it is int8, what stays float, and that it still answers as torch does."""
 
+import logging
 import shutil
 from dataclasses import replace
 
@@ -277,8 +278,10 @@ def test_a_graph_without_names_is_refused(exported, tiny, tmp_path):
     for k, node in enumerate(model.graph.node):
         node.name = f"node_{k}"
     onnx.save(model, tmp_path / "nameless.onnx")
+    level = logging.getLogger().level
     with pytest.raises(VerificationError, match="lost their names"):
         int8.quantize(tmp_path / "nameless.onnx", tiny.crops(2), tmp_path / "int8.onnx")
+    assert logging.getLogger().level == level, "what others log would be lost"
 
 
 def test_fusions_that_change_the_answers_are_refused(exported, quantized, tiny, monkeypatch):
