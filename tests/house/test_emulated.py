@@ -22,7 +22,7 @@ TOKENS_WANTED = 12
 ONNX_BARS = {"fp32": (1e-4, 1e-4), "fp16": (1e-2, 6e-2), "int8": (0.08, 0.6)}
 # Largest distance from the same file on x86.
 PTE_BARS = {"fp32": (1e-4, 1e-4), "int8": (2e-2, 0.2)}
-LOGITS_BAR = {"fp32": 1e-3, "8da4w": 0.5}
+LOGITS_BAR = {"fp32": 1e-3, "8da8w": 0.3, "8da4w": 0.5}
 
 
 def module(path):
