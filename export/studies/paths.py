@@ -3,7 +3,9 @@
     python -m feallm.export.studies.paths --bundle OUT/all --clips ../shared/data/clips
 
 Every frame of each clip goes the whole way, face found, crop, readings, and the first face of each
-clip into words, twice. Faces are found once more for each way: nothing is handed over.
+clip into words, twice. Faces are found once more for each way: nothing is handed over. Each frame
+is read for itself. With `--follow` faces are followed as `analyze` does: a crop then stands at the
+points that the last answer gave, and the least difference of two engines grows from frame to frame.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Read:
     text: str = ""
 
 
-def read(bundle: Path, way: str, clip: Path) -> Read:
+def read(bundle: Path, way: str, clip: Path, *, follow: bool = False) -> Read:
     """All faces of a clip in order, and the words for the first."""
     vision, language = WAYS[way]
     found = Read()
@@ -47,9 +49,13 @@ def read(bundle: Path, way: str, clip: Path) -> Read:
         def wanted(faces: object) -> frozenset[int]:
             return frozenset() if explained else frozenset({0})
 
-        follower = Follower(analyzer, wanted=wanted)
+        follower = Follower(analyzer, wanted=wanted) if follow else None
         for frame in frames(Source(clip, clip.name)):
-            for face in follower.read(frame).readings:
+            if follower is not None:
+                report = follower.read(frame)
+            else:
+                report = analyzer.read(frame, explain=wanted(()))
+            for face in report.readings:
                 found.faces[frame.index, face.track] = face
                 if face.explanation is not None and not found.text:
                     explained.add(face.track)
@@ -75,10 +81,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="of --all: it holds both ways")
     parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--follow", action="store_true", help="as `analyze` reads a video")
     asked = parser.parse_args()
     totals = {pair: [0, 0, 0, 0] for pair in PAIRS}
     for clip in sorted(asked.clips.glob("*.mp4")):
-        ways = {way: read(asked.bundle, way, clip) for way in WAYS}
+        ways = {way: read(asked.bundle, way, clip, follow=asked.follow) for way in WAYS}
         for pair in PAIRS:
             counts = same(ways[pair[0]], ways[pair[1]])
             totals[pair] = [a + b for a, b in zip(totals[pair], counts, strict=True)]

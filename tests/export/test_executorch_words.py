@@ -234,7 +234,9 @@ def test_weights_alone_in_8_bits_are_caught(job, whole, answered, monkeypatch, t
     checkpoint = job.checkpoint
     good, _ = writer.words(copy.deepcopy(checkpoint.language), "8da4w")
     writer.agree(checkpoint, good, whole, answered, writer.BARS["8da4w"])
-    monkeypatch.setattr(writer, "quantize", lambda model: quantize_(model, Int8WeightOnlyConfig()))
+    monkeypatch.setattr(
+        writer, "quantize", lambda model, precision: quantize_(model, Int8WeightOnlyConfig())
+    )
     path = tmp_path / "planted.pte"
     decoder = only_words(job, path, "8da4w")
     with pytest.raises(VerificationError, match="differs from the same model's in torch by"):
