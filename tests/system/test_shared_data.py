@@ -96,7 +96,7 @@ def test_torch_and_the_int8_file_agree_on_real_faces(valid: sets.Labelled) -> No
     bundle = open_bundle()
     sample = part(valid, 200)
     crops = np.concatenate(list(sets.crops(sample, sample.rows, bundle.manifest.geometry.crop())))
-    found = agree(load(CHECKPOINT).vision, bundle.file(bundle.manifest.vision), crops)
+    found = agree(load(CHECKPOINT).vision, bundle.file(bundle.in_format("onnx")), crops)
     assert found["expressions_alike"] >= 0.96
 
 
