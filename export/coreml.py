@@ -101,7 +101,7 @@ def portable(network: VisionNetwork) -> VisionNetwork:
     """A copy that takes pictures (1, 3, H, W) in 0–255, its batch norms folded: each of its weights
     is then stored under its own name."""
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    network.pixels = _Picture(network.pixels.shrink)  # type: ignore[assignment]
+    network.pixels = _Picture(network.pixels.shrink)  # type: ignore[assignment]  # its stand-in
     for module in network.modules():
         if isinstance(module, ConvUnit):
             convolution, norm = module[0], module[1]
@@ -110,7 +110,7 @@ def portable(network: VisionNetwork) -> VisionNetwork:
             module[1] = nn.Identity()
         elif isinstance(module, Residual):
             module.second = fuse_conv_bn_eval(module.second, module.norm)
-            module.norm = nn.Identity()  # type: ignore[assignment]
+            module.norm = nn.Identity()  # type: ignore[assignment]  # folded
     return network.requires_grad_(False)
 
 

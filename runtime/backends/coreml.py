@@ -8,7 +8,6 @@ interpreting them (`feallm.export.mil`). An app needs none of this: it opens the
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from feallm.runtime.backends.base import (
     VISION_OUTPUTS,
     Arrays,
 )
+from feallm.runtime.backends.session import TextSession, finite_rows
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.geometry import CROP
 
@@ -121,7 +121,7 @@ def _predicted(model: Any, inputs: dict[str, Any], *state: Any) -> dict[str, Any
     return answer
 
 
-class CoremlSession:
+class CoremlSession(TextSession):
     """A words' package and one sequence, one token a call."""
 
     provider = "CoreML"
@@ -147,16 +147,7 @@ class CoremlSession:
             raise BackendError(f"{path}: no room for {context} tokens")
         self.context = context
         self._model: Any = model
-        self._logits: NDArray[np.float32] | None = None
         self.restart()
-
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text; names of special tokens in it are plain text."""
-        return self._tokens.encode(text)
-
-    def piece(self, token: int) -> bytes:
-        """Bytes of a token; empty for special ones."""
-        return self._tokens.piece(token)
 
     def restart(self) -> None:
         """Forget the sequence and begin with the opening token."""
@@ -171,19 +162,14 @@ class CoremlSession:
     def feed(self, tokens: list[int]) -> None:
         """Append tokens; logits are kept of the last one."""
         self._check_room(len(tokens))
-        if unknown := [token for token in tokens if not 0 <= token < self.vocabulary]:
-            raise BackendError(f"no token {unknown[0]} among the model's {self.vocabulary}")
+        self._check_known(tokens)
         nothing = np.zeros((1, 1, self.width), np.float32)
         for token in tokens:
             self._step(token, nothing, seen=0)
 
     def see(self, embeddings: NDArray[np.float32]) -> None:
         """Append visual tokens (N, width) as embeddings."""
-        rows = np.ascontiguousarray(embeddings, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.width:
-            raise BackendError(f"expected visual tokens (N, {self.width}), found {rows.shape}")
-        if not np.isfinite(rows).all():
-            raise BackendError("visual tokens are not finite")
+        rows = finite_rows(embeddings, self.width)
         self._check_room(len(rows))
         for row in rows:
             self._step(0, row[None, None], seen=1)
@@ -191,14 +177,6 @@ class CoremlSession:
     def _check_open(self) -> None:
         if self._model is None:
             raise BackendError("this Core ML session is closed")
-
-    def _check_room(self, count: int) -> None:
-        """Before anything is read: a place beyond the states would be lost without a word."""
-        self._check_open()
-        if count < 1:
-            raise BackendError("no tokens to read")
-        if self._at + count > self.context:
-            raise BackendError(f"more than {self.context} tokens in one answer")
 
     def _step(self, token: int, embedding: NDArray[np.float32], *, seen: int) -> None:
         inputs = {
@@ -212,18 +190,6 @@ class CoremlSession:
             raise BackendError(f"Core ML gave no {LOGITS}")
         self._logits = np.array(answer[LOGITS], np.float32).reshape(self.vocabulary)
         self._at += 1
-
-    def logits(self) -> NDArray[np.float32]:
-        """Logits (vocabulary,) after the last token."""
-        self._check_open()
-        assert self._logits is not None  # the opening token left some
-        return self._logits.copy()
-
-    def generate(self, limit: int, grammar: str | None = None) -> Iterator[bytes]:
-        """Greedy pieces of the answer within a GBNF grammar, until its end or `limit` tokens."""
-        from feallm.runtime.backends import guide
-
-        return guide.generate(self, self._tokens, limit, grammar)
 
     def close(self) -> None:
         """Drop the model and its states; a second call does nothing."""

@@ -35,6 +35,7 @@ from feallm.runtime.backends.base import (
     VISION_OUTPUTS,
     Arrays,
 )
+from feallm.runtime.backends.session import TextSession, finite_rows
 from feallm.runtime.contract.aus import N_AUS
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.expressions import N_EXPRESSIONS
@@ -226,7 +227,7 @@ def names_of(method: str, shapes: Sequence[tuple[int, ...]]) -> tuple[str, ...] 
     return names if all(fit) else None
 
 
-class ExecutorchSession:
+class ExecutorchSession(TextSession):
     """The words of a whole model and one sequence. Keys and values are kept in the file's own
     buffers."""
 
@@ -258,16 +259,7 @@ class ExecutorchSession:
         self.width, self.context = width, context
         self.provider = self._program.provider
         self._open = True
-        self._logits: NDArray[np.float32] | None = None
         self.restart()
-
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text; names of special tokens in it are plain text."""
-        return self._tokens.encode(text)
-
-    def piece(self, token: int) -> bytes:
-        """Bytes of a token; empty for special ones."""
-        return self._tokens.piece(token)
 
     def restart(self) -> None:
         """Forget the sequence and begin with the opening token."""
@@ -278,34 +270,22 @@ class ExecutorchSession:
     def feed(self, tokens: list[int]) -> None:
         """Append tokens; logits are kept of the last one."""
         self._check_room(len(tokens))
-        if unknown := [token for token in tokens if not 0 <= token < self.vocabulary]:
-            raise BackendError(f"no token {unknown[0]} among the model's {self.vocabulary}")
+        self._check_known(tokens)
         import torch
 
         self._decode(self._program.run(EMBED, [torch.tensor([tokens], dtype=torch.int64)])[0])
 
     def see(self, embeddings: NDArray[np.float32]) -> None:
         """Append visual tokens (N, width) as embeddings."""
-        rows = np.array(embeddings, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.width:
-            raise BackendError(f"expected visual tokens (N, {self.width}), found {rows.shape}")
-        if not np.isfinite(rows).all():
-            raise BackendError("visual tokens are not finite")
+        rows = finite_rows(embeddings, self.width)
         self._check_room(len(rows))
         import torch
 
-        self._decode(torch.from_numpy(rows[None]))
+        self._decode(torch.from_numpy(rows.copy()[None]))
 
     def _check_open(self) -> None:
         if not self._open:
             raise BackendError("this ExecuTorch session is closed")
-
-    def _check_room(self, count: int) -> None:
-        self._check_open()
-        if count < 1:
-            raise BackendError("no tokens to read")
-        if self._at + count > self.context:
-            raise BackendError(f"more than {self.context} tokens in one answer")
 
     def _decode(self, embeddings: Any) -> None:
         import torch
@@ -314,18 +294,6 @@ class ExecutorchSession:
         (logits,) = self._program.run(DECODE, [embeddings, places])
         self._logits = logits.numpy().reshape(self.vocabulary).astype(np.float32)
         self._at += embeddings.shape[1]
-
-    def logits(self) -> NDArray[np.float32]:
-        """Logits (vocabulary,) after the last token."""
-        self._check_open()
-        assert self._logits is not None  # the opening token left some
-        return self._logits.copy()
-
-    def generate(self, limit: int, grammar: str | None = None) -> Iterator[bytes]:
-        """Greedy pieces of the answer within a GBNF grammar, until its end or `limit` tokens."""
-        from feallm.runtime.backends import guide
-
-        return guide.generate(self, self._tokens, limit, grammar)
 
     def close(self) -> None:
         """Drop the program; a second call does nothing."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.runtime.backends.base import LanguageBackend
 from feallm.runtime.backends.tokens import Tokens
 from feallm.runtime.contract.errors import BackendError
 
@@ -146,8 +146,20 @@ class State:
         return after
 
 
+class Stepped(Protocol):
+    """What decoding asks of a session."""
+
+    provider: str
+
+    def logits(self) -> NDArray[np.float32]:
+        """Logits (vocabulary,) after the last token."""
+
+    def feed(self, tokens: list[int]) -> None:
+        """Append tokens."""
+
+
 def generate(
-    session: LanguageBackend, tokens: Tokens, limit: int, grammar: str | None = None
+    session: Stepped, tokens: Tokens, limit: int, grammar: str | None = None
 ) -> Iterator[bytes]:
     """Greedy pieces of an answer: always the best token whose whole piece the grammar admits, the
     end token only where the grammar may end. Without a grammar, the best token."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feallm.runtime.backends.session import finite_rows
 from feallm.runtime.contract.errors import BackendError
 
 MISSING = "llama-cpp-python is not installed (pip install 'feallm-edge[words]')"
@@ -113,11 +114,7 @@ class LlamaSession:
 
     def see(self, embeddings: NDArray[np.float32]) -> None:
         """Append visual tokens (N, width) as embeddings."""
-        rows = np.ascontiguousarray(embeddings, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.width:
-            raise BackendError(f"expected visual tokens (N, {self.width}), found {rows.shape}")
-        if not np.isfinite(rows).all():
-            raise BackendError("visual tokens are not finite")
+        rows = finite_rows(embeddings, self.width)
         self._check_room(len(rows))
         ctypes.memmove(self._embeddings.embd, rows.ctypes.data, rows.nbytes)
         self._decode(self._embeddings, len(rows), False)
