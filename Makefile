@@ -79,5 +79,5 @@ wheelhouse/.words: pyproject.toml | $(BIN)/python
 	@touch $@
 
 .venv/.all: wheelhouse/.words pyproject.toml setup.py | $(BIN)/python
-	$(BIN)/pip install --find-links wheelhouse --editable ".[$(WORDS)train,render,export,executorch,coreml,dev,demo]"
+	$(BIN)/pip install --find-links wheelhouse --editable ".[$(WORDS)train,render,export,executorch,coreml,sign,dev,demo]"
 	@touch $@

@@ -94,7 +94,7 @@ def _greedy(language: LanguageModel, prompt: Tensor, end: int, limit: int) -> li
         x = fed
         for block, memory in zip(language.blocks, kept, strict=True):
             assert isinstance(block, Block)
-            x = _read_on(block, x, memory, language.cos[at:], language.sin[at:])
+            x = read_on(block, x, memory, language.cos[at:], language.sin[at:])
         logits = nn.functional.linear(language.norm(x[:, -1]), language.embed.weight)
         token = logits.argmax(1)
         said.append(torch.where(going, token, -1))
@@ -105,7 +105,7 @@ def _greedy(language: LanguageModel, prompt: Tensor, end: int, limit: int) -> li
     return [tuple(token for token in row if token >= 0) for row in rows]
 
 
-def _read_on(block: Block, x: Tensor, memory: list[Tensor], cos: Tensor, sin: Tensor) -> Tensor:
+def read_on(block: Block, x: Tensor, memory: list[Tensor], cos: Tensor, sin: Tensor) -> Tensor:
     """`Block.forward` for the tokens that follow those in `memory`, which then holds them too."""
     count = x.shape[1]
     h = block.attn_norm(x)
@@ -117,7 +117,10 @@ def _read_on(block: Block, x: Tensor, memory: list[Tensor], cos: Tensor, sin: Te
     if memory:
         k, v = torch.cat([memory[0], k], 2), torch.cat([memory[1], v], 2)
     memory[:] = [k, v]
-    read = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=count > 1)
+    # Each token reads all that is remembered and those up to itself; torch's own `is_causal` would
+    # count from the first key.
+    mask = torch.ones(count, k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - count)
+    read = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     x = x + block.o(read.transpose(1, 2).flatten(2))
     h = block.ffn_norm(x)
     down: Tensor = block.down(nn.functional.silu(block.gate(h)) * block.up(h))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import feallm
-from feallm.edge import engines, tables
+from feallm.edge import engines, self_check, tables
 from feallm.edge.engines import Engines
 from feallm.edge.place import inputs_digest, out_folder
 from feallm.edge.readings import Head, Readings, Stamp
@@ -129,7 +129,7 @@ def open_analyzer(request: Request) -> Analyzer:
     """The analyzer for a request. Raises BundleError, BackendError, InputError."""
     from feallm.runtime.analyze import Analyzer
 
-    return Analyzer(
+    analyzer = Analyzer(
         request.bundle,
         detector=request.detector,
         search_px=request.search_px,
@@ -138,6 +138,8 @@ def open_analyzer(request: Request) -> Analyzer:
         expression=request.expression,
         **request.engines.options(),
     )
+    self_check.check(analyzer, request.engines)
+    return analyzer
 
 
 def analyze(request: Request) -> int:

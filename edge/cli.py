@@ -30,7 +30,7 @@ WORKSHOP = {
     "train": ("Train a network from packed data.", "train"),
     "calibrate": ("Fit a checkpoint's thresholds and intensities.", "train"),
     "evaluate": ("Measure a bundle or a checkpoint on labelled faces.", "train"),
-    "reference": ("Make reference outputs with the large model.", "train"),
+    "reference": ("Record what a float checkpoint answers; compare.", "export"),
     "export": ("Turn a checkpoint into a bundle.", "export"),
     "mobile": ("Pack a bundle for phones.", "export"),
 }
@@ -124,6 +124,13 @@ BundleOption = Annotated[
         readable=False,
     ),
 ]
+RequireOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature", metavar="PUBLIC.pem", envvar="FEALLM_REQUIRE_SIGNATURE",
+        help="Refuse a bundle that this key did not sign.", readable=False,
+    ),
+]  # fmt: skip
 DetectorOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE.onnx", help="Face detector of YuNet's kind.", readable=False),
@@ -184,6 +191,7 @@ def analyze(
         typer.Option(metavar="DIR", help="Where the rows go; else a folder named after the input."),
     ] = None,
     bundle: BundleOption = None,
+    require_signature: RequireOption = None,
     detector: DetectorOption = None,
     detect: Annotated[
         bool, typer.Option("--detect/--no-detect", help="--no-detect: pictures are face crops.")
@@ -204,7 +212,7 @@ def analyze(
     request = verb.Request(
         verb.files(paths),
         out,
-        bundle,
+        _trusted(bundle, require_signature),
         detector,
         detect=detect,
         explain=_explain(explain),
@@ -229,6 +237,16 @@ def _explain(text: str) -> Explain:
         ) from None
 
 
+def _trusted(bundle: Path | None, signed_by: Path | None) -> Path | None:
+    """The bundle as it was given; where a signature is required, the folder that bears it, which
+    no link leads elsewhere any more."""
+    if signed_by is None:
+        return bundle
+    from feallm.runtime.bundle.open import open_bundle
+
+    return open_bundle(bundle, signed_by=signed_by).root
+
+
 @app.command()
 def live(
     address: Annotated[
@@ -243,6 +261,7 @@ def live(
         typer.Option(metavar="DIR", help="Keep the rows here; else nothing is stored."),
     ] = None,
     bundle: BundleOption = None,
+    require_signature: RequireOption = None,
     detector: DetectorOption = None,
     explain: ExplainOption = "never",
     expression: ExpressionOption = True,
@@ -268,7 +287,7 @@ def live(
     request = verb.Request(
         address,
         out,
-        bundle,
+        _trusted(bundle, require_signature),
         detector,
         explain=_explain(explain),
         expression=expression,
@@ -291,6 +310,7 @@ def bench(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Repetitions of each stage.")] = 200,
     bundle: BundleOption = None,
+    require_signature: RequireOption = None,
     detector: DetectorOption = None,
     vision: VisionOption = None,
     language: LanguageOption = None,
@@ -301,7 +321,79 @@ def bench(
     from feallm.edge import bench as verb
 
     engines = Engines(vision, language, threads)
+    bundle = _trusted(bundle, require_signature)
     verb.bench(verb.Request(picture, runs, bundle, detector, as_json=as_json, engines=engines))
+
+
+@app.command()
+def verify(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="A bundle's folder, or clean; else edge.", readable=False),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="Golden outputs; else those in the bundle.", readable=False
+        ),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="onnx, llama, executorch, coreml, or a file of the bundle; else all of them.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write verify.md, .json and .html, which shows the worst faces."
+        ),
+    ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames/--no-frames", help="--no-frames: crops alone, no detector.")
+    ] = True,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Tell how far each layer is off, where it is shown.")
+    ] = False,
+    require_signature: RequireOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a bundle, on this machine, with the model that it was made of."""
+    from feallm.edge import verify as verb
+
+    request = verb.Request(
+        _trusted(bundle, require_signature),
+        reference,
+        backend,
+        threads,
+        out,
+        frames=frames,
+        trace=trace,
+        as_json=as_json,
+    )
+    verb.verify(request)
+
+
+@app.command()
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.", readable=False)],
+    key: Annotated[
+        Path,
+        typer.Option(
+            metavar="PRIVATE.pem", help="An Ed25519 key without passphrase.", readable=False
+        ),
+    ],
+    public: Annotated[
+        Path | None,
+        typer.Option(metavar="PUBLIC.pem", help="Write the public key here.", readable=False),
+    ] = None,
+) -> None:
+    """Sign a bundle with a key of one's own."""
+    from feallm.edge.sign import sign_bundle
+
+    sign_bundle(bundle, key, public)
 
 
 @app.command()
@@ -340,12 +432,13 @@ def bundle_show(
     folder: Annotated[
         Path | None, typer.Argument(help="A bundle; else the shipped one.", readable=False)
     ] = None,
+    require_signature: RequireOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle and print what it holds."""
     from feallm.edge.show import show_bundle
 
-    show_bundle(folder, as_json=as_json)
+    show_bundle(_trusted(folder, require_signature), as_json=as_json)
 
 
 app.add_typer(bundle_app, name="bundle")

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from io import FileIO
 from pathlib import Path
 
+from feallm.edge import self_check
 from feallm.edge.analyze import Explain, Wanted, video_reader
 from feallm.edge.engines import Engines
 from feallm.edge.tables import NOT_FEELINGS
@@ -74,7 +75,7 @@ def live(request: Request) -> None:
 
 def open_analyzer(request: Request) -> Analyzer:
     """The analyzer for a request."""
-    return Analyzer(
+    analyzer = Analyzer(
         request.bundle,
         detector=request.detector,
         search_px=request.search_px,
@@ -82,6 +83,8 @@ def open_analyzer(request: Request) -> Analyzer:
         expression=request.expression,
         **request.engines.options(),
     )
+    self_check.check(analyzer, request.engines)
+    return analyzer
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ def show_bundle(folder: Path | None, *, as_json: bool) -> None:
         ("folder", str(bundle.root)),
         ("name", f"{manifest.name} {manifest.version}"),
         ("digest", bundle.digest),
+        ("signed by", bundle.signer or "nobody"),
         ("licence", manifest.licence),
         ("crop", f"{geometry.width_px} x {geometry.height_px} px"),
         ("action units", " ".join(manifest.aus_trained)),

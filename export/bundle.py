@@ -22,7 +22,9 @@ from feallm.export.job import Job
 from feallm.export.matrix import EXPORTERS, missing
 from feallm.export.plan import Plan
 from feallm.export.profiles import EVERYTHING, PROFILES
-from feallm.export.workplace import copy, remove, workplace
+from feallm.export.tolerances import CROP_PX, MISSED
+from feallm.export.tolerances import of as tolerance_of
+from feallm.export.workplace import Workplace, copy, remove, workplace
 from feallm.model.checkpoint import Checkpoint, load
 from feallm.runtime.bundle.open import SHIPPED, Bundle, measure, open_bundle
 from feallm.runtime.contract.aus import AU_KEYS
@@ -37,6 +39,7 @@ from feallm.runtime.contract.manifest import (
     digest,
 )
 from feallm.runtime.language.wording import QUESTIONS
+from feallm.runtime.verify import golden as goldens
 
 NOTICE = (
     "Measures movements of a face, not feelings. Not for use at work or in education. "
@@ -45,6 +48,7 @@ NOTICE = (
 LICENCE = "Apache-2.0"
 MAX_NEW_TOKENS = 180
 TOKENIZER, REPORT, DETECTOR = "tokenizer.json", "measured.json", "detector.onnx"
+MOST_GOLDEN_BYTES = 2_000_000
 VARIES = {REPORT: "holds times, which this machine takes a little differently every time"}
 
 Thresholds = dict[str, dict[str, float]]
@@ -77,14 +81,19 @@ def export(
     faces: Faces | None = None,
     name: str | None = None,
     report: Report | None = None,
+    golden: Path | None = None,
+    record: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
     """The bundle that a plan makes of the checkpoint at `path`, in the new folder `out`.
 
     faces: to calibrate on, else the committed ones. name: of the bundle, else its size. report:
-    what to measure of the artifacts. tell: gets a line as each artifact is begun.
+    what to measure of the artifacts. golden: outputs to travel with it; else the checkpoint's own
+    answers about the committed frames, where `record` says so. tell: gets a line as each artifact
+    is begun.
     """
-    _build(path, out, {"": plan}, faces or committed(), name, report, tell)
+    order = _Order(path, out, faces or committed(), name, report, golden, record, tell)
+    _build(order, {"": plan})
     return open_bundle(out)
 
 
@@ -95,50 +104,98 @@ def export_all(
     faces: Faces | None = None,
     name: str | None = None,
     report: Report | None = None,
+    golden: Path | None = None,
+    record: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Bundle]:
     """Every profile's bundle in a folder of its own within the new folder `out`, and one with all
     artifacts in `out/all`."""
     plans = {plan.name: plan for plan in (*PROFILES, EVERYTHING)}
-    _build(path, out, plans, faces or committed(), name, report, tell)
+    order = _Order(path, out, faces or committed(), name, report, golden, record, tell)
+    _build(order, plans)
     return {folder: open_bundle(out / folder) for folder in plans}
 
 
-def _build(
-    path: Path,
-    out: Path,
-    plans: dict[str, Plan],
-    faces: Faces,
-    name: str | None,
-    report: Report | None,
-    tell: Callable[[str], None],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What `export` was asked for."""
+
+    path: Path
+    out: Path
+    faces: Faces
+    name: str | None
+    report: Report | None
+    golden: Path | None
+    record: bool
+    tell: Callable[[str], None]
+
+    def key(self, source_sha256: str) -> str:
+        """What finished files are good for: beside weights and faces, the code decides what a file
+        holds, so another version starts afresh."""
+        given = checkpoint_sha256(self.golden) if self.golden else None
+        return json.dumps([source_sha256, self.faces.name, given, version("feallm-edge")])
+
+
+def _build(order: _Order, plans: dict[str, Plan]) -> None:
+    path, out, tell = order.path, order.out, order.tell
     checkpoint = load(path)
     if checkpoint.language is None or checkpoint.tokenizer is None:
         plans = {folder: plan.without_words() for folder, plan in plans.items()}
     source = checkpoint_sha256(path)
     files = list(dict.fromkeys(file for plan in plans.values() for file in plan.files))
-    # Beside weights and faces, the code decides what a file holds: another version starts afresh.
-    key = json.dumps([source, faces.name, version("feallm-edge")])
+    if order.golden is not None:
+        _check_golden(order.golden)
     needed = path.stat().st_size * (4 + 4 * len(files))
     if (reason := missing(files)) is not None:  # before work that would then be for nothing
         raise reason
-    with workplace(out, key, needed) as place:
+    with workplace(out, order.key(source), needed) as place:
         remove(place.root / "bundle")
-        job = Job(checkpoint, faces.calibration, faces.held_out, place.scratch)
+        job = Job(checkpoint, order.faces.calibration, order.faces.held_out, place.scratch)
         made = {}
         for k, file in enumerate(files):
             tell(f"{k + 1} of {len(files)}  {file}")
             made[file] = place.once(file, partial(EXPORTERS[file].make, job))
         thresholds = _refitted(job, made)
         found = None
-        if report is not None:
+        if order.report is not None:
             tell("measuring")
-            found = report(job, made, thresholds)
+            found = order.report(job, made, thresholds)
+        golden = _golden(order, job, source, place)
         for folder, plan in plans.items():
             root = place.root / "bundle" / folder
-            _assemble(job, source, plan, made, thresholds, found, root, name)
+            _assemble(job, source, plan, made, thresholds, found, golden, root, order.name)
         os.rename(place.root / "bundle", out)
+
+
+def _golden(order: _Order, job: Job, source: str, place: Workplace) -> Path | None:
+    """The golden outputs that are to travel, a file of the workplace."""
+    if order.golden is not None or not order.record:
+        return order.golden
+    from feallm.calibration import frames
+    from feallm.export import reference
+
+    def make(path: Path) -> None:
+        order.tell("golden outputs")
+        recorded = reference.record(
+            job.checkpoint,
+            source,
+            _shipped(order.name),
+            frames=frames.load(),
+            command="feallm export",
+        )
+        goldens.write(recorded, path)
+        _check_golden(path)
+
+    return place.once(goldens.FILE, make)
+
+
+def _check_golden(path: Path) -> None:
+    goldens.read(path)
+    if (size := path.stat().st_size) > MOST_GOLDEN_BYTES:
+        raise LimitError(
+            f"{path}: golden outputs of {size / 1e6:.1f} MB; 2 MB may travel with a bundle",
+            hint="`feallm verify --reference` takes any",
+        )
 
 
 def _refitted(job: Job, made: dict[str, Path]) -> Thresholds:
@@ -166,6 +223,7 @@ def _assemble(
     made: dict[str, Path],
     thresholds: Thresholds,
     found: dict[str, Any] | None,
+    golden: Path | None,
     root: Path,
     name: str | None,
 ) -> None:
@@ -179,6 +237,8 @@ def _assemble(
             artifacts[file]["only_on"] = plan.only_on[file]
         if file in thresholds:
             artifacts[file]["thresholds"] = thresholds[file]
+        stated = {part: one.model_dump() for part, one in tolerance_of(file).items()}
+        artifacts[file]["tolerance"] = stated
     fields = _fields(job.checkpoint, source_sha256, plan, name)
     if plan.language and job.checkpoint.tokenizer is not None:
         (root / TOKENIZER).write_text(job.checkpoint.tokenizer, encoding="utf-8")
@@ -191,6 +251,10 @@ def _assemble(
         (root / REPORT).write_text(text, encoding="utf-8")
         artifacts[REPORT] = artifact_of(root, REPORT, "json", "text")
         fields |= {"report": REPORT, "varies": VARIES}
+    if golden is not None:
+        copy(golden, root / goldens.FILE)
+        artifacts[goldens.FILE] = artifact_of(root, goldens.FILE, "npz", "fp32")
+        fields["golden"] = {"artifact": goldens.FILE, "crop_px": CROP_PX, "missed": MISSED}
     write_manifest(root, {**fields, "artifacts": artifacts})
     size = sum(artifact["size_bytes"] for artifact in artifacts.values())
     if size > plan.size_mb * 1e6:
@@ -200,10 +264,14 @@ def _assemble(
     open_bundle(root)
 
 
+def _shipped(name: str | None) -> Bundle:
+    """The shipped bundle of this name, or the first."""
+    return open_bundle(Path(name) if name in SHIPPED else None)
+
+
 def _detector(root: Path, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The face detector of the shipped bundle of this name, or of the first: a phone has no other
-    bundle to borrow it from."""
-    shipped = open_bundle(Path(name) if name in SHIPPED else None)
+    """The face detector of the shipped bundle: a phone has no other to borrow it from."""
+    shipped = _shipped(name)
     stated = shipped.manifest.detector
     if stated is None:
         raise BackendError(f"{shipped.root}: no face detector in it")
@@ -217,7 +285,7 @@ def write_manifest(root: Path, fields: dict[str, Any]) -> None:
     # Through JSON once, so that the digest is taken of what the file will hold.
     plain: dict[str, Any] = json.loads(canonical(fields))
     plain["digest"] = digest(plain)
-    (root / MANIFEST).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
+    (root / MANIFEST).write_bytes(canonical(plain))
 
 
 def checkpoint_sha256(path: Path) -> str:

@@ -48,6 +48,15 @@ def export_checkpoint(
         list[Path] | None,
         typer.Option(help="compare on faces of this data file NAME.npz, or pack, too"),
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="golden outputs to travel in the bundle; else the checkpoint's own", readable=False
+        ),
+    ] = None,
+    golden: Annotated[
+        bool, typer.Option("--golden/--no-golden", help="let golden outputs travel in the bundle")
+    ] = True,
     faces: Annotated[int, typer.Option(min=20, help="at most so many of each --data")] = 1000,
 ) -> None:
     """Make a checkpoint's artifacts, check each against torch, and write what a profile names.
@@ -56,6 +65,8 @@ def export_checkpoint(
     """
     if sum(bool(one) for one in (profile, plan, everything)) > 1:
         raise UsageError("--profile, --plan and --all exclude one another")
+    if reference is not None and not golden:
+        raise UsageError("--reference and --no-golden exclude one another")
     import torch
 
     from feallm.export import bundle, table
@@ -69,11 +80,26 @@ def export_checkpoint(
     measured = report(sets, _tell) if measure else None
     if asked is None:
         bundles = bundle.export_all(
-            checkpoint, out, faces=calibration, name=name, report=measured, tell=_tell
+            checkpoint,
+            out,
+            faces=calibration,
+            name=name,
+            report=measured,
+            golden=reference,
+            record=golden,
+            tell=_tell,
         )
     else:
         made = bundle.export(
-            checkpoint, out, asked, faces=calibration, name=name, report=measured, tell=_tell
+            checkpoint,
+            out,
+            asked,
+            faces=calibration,
+            name=name,
+            report=measured,
+            golden=reference,
+            record=golden,
+            tell=_tell,
         )
         bundles = {asked.name: made}
     whole = max(bundles.values(), key=lambda one: len(one.manifest.artifacts))
@@ -103,6 +129,7 @@ def _judging(path: Path, count: int) -> NDArray[np.uint8]:
     """Crops (N, H, W, 3) spread over a data file, or a pack of renders."""
     import numpy as np
 
+    from feallm.export.labelled import spread
     from feallm.model.data import pack
     from feallm.model.evaluate import sets
     from feallm.model.train.batches import still
@@ -110,19 +137,11 @@ def _judging(path: Path, count: int) -> NDArray[np.uint8]:
 
     if (path / pack.INDEX).is_file():
         faces = pack.read(path)
-        rows = _spread(np.arange(len(faces.pictures)), count)
+        rows = spread(np.arange(len(faces.pictures)), count)
         gray = still(faces, rows, at_points=True).numpy()
         return np.repeat(gray[..., None], 3, 3)
     labelled = sets.read(path, path.stem)
-    return np.concatenate(list(sets.crops(labelled, _spread(labelled.rows, count), CROP)))
-
-
-def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    import numpy as np
-
-    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
-    found: NDArray[np.int64] = rows[places]
-    return found
+    return np.concatenate(list(sets.crops(labelled, spread(labelled.rows, count), CROP)))
 
 
 def _tell(line: str) -> None:

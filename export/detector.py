@@ -26,13 +26,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from feallm.export.bundle import artifact_of, checkpoint_sha256
+from feallm.export.bundle import artifact_of, checkpoint_sha256, write_manifest
 from feallm.export.workplace import copy
 from feallm.model.detector.checkpoint import load_weights, read_page
 from feallm.model.detector.network import PARTS, STRIDES, Detector, Unit
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.errors import LimitError, UsageError, VerificationError
-from feallm.runtime.contract.manifest import MANIFEST, digest
+from feallm.runtime.contract.manifest import MANIFEST
 from feallm.runtime.vision.detect import DetectorFile, Search
 
 FILE = "detector.onnx"
@@ -235,8 +235,7 @@ def put(bundle: Path, checkpoint: Path, out: Path, search: Search) -> Bundle:
                 "sources": page["sources"],
             },
         }
-        fields["digest"] = digest(fields)
-        (work / MANIFEST).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
+        write_manifest(work, fields)
         open_bundle(work)
         DetectorFile(work / FILE, search)
         work.chmod(0o755)

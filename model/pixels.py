@@ -20,7 +20,7 @@ class Pixels(nn.Module):
 
     def forward(self, crop: Tensor) -> Tensor:
         """Zero at mid-gray, ±2 at black and white."""
-        picture = crop.float()
+        picture = crop.to(self.luma.dtype)
         if crop.dim() == 4:
             picture = torch.matmul(picture, self.luma).squeeze(-1)
         picture = picture.unsqueeze(1) * (4 / 255) - 2.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,18 @@ import pytest
 READY = "FEALLM_TOY_BUNDLE"
 """Names a folder that `python tests/toy.py FOLDER` filled elsewhere: for environments without the
 libraries that write one."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes into the user's own folders, in no process that it starts; and one such place
+    for all tests, so that the check at a bundle's first start is made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("state"))
+        patch.setenv("XDG_STATE_HOME", folder)
+        patch.setenv("LOCALAPPDATA", folder)
+        patch.delenv("STATE_DIRECTORY", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +59,12 @@ def toy_bundle_with_words(toy: ModuleType, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("toy-words")
     toy.write_words(folder)
     return folder / toy.WORDS
+
+
+@pytest.fixture(scope="session")
+def record(toy: ModuleType) -> ModuleType:
+    """The module record.py: golden outputs of the toy's own answers, and bundles with them."""
+    return _module("record")
 
 
 @pytest.fixture(scope="session")

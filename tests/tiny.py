@@ -108,7 +108,7 @@ def exported(folder: Path) -> tuple[Path, Path]:
     """A checkpoint and its bundle, exported once a run: it takes some ten seconds."""
     if not _exported:
         path = checkpoint(folder)
-        bundle.export(path, folder / "bundle", PLAN, faces=faces())
+        bundle.export(path, folder / "bundle", PLAN, faces=faces(), record=False)
         _exported.append((path, folder / "bundle"))
     return _exported[0]
 

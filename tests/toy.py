@@ -159,7 +159,7 @@ def sign(folder: Path, fields: dict[str, Any]) -> None:
     """Write the fields as the folder's manifest, with the digest that belongs to them."""
     plain = json.loads(json.dumps(fields))
     plain["digest"] = manifest.digest(plain)
-    (folder / manifest.MANIFEST).write_text(json.dumps(plain, indent=1))
+    (folder / manifest.MANIFEST).write_bytes(manifest.canonical(plain))
 
 
 def write_vision(path: Path) -> None:

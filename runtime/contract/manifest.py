@@ -3,8 +3,9 @@
 A bundle may hold the same part, the eyes or the words, in several formats and precisions; the
 manifest names them in the order in which its profile prefers them (`backends.choose`).
 
-The digest is the sha256 of the manifest's canonical JSON (sorted keys, no spaces, UTF-8) without
-the field `digest` itself, so an accidental change of any field is caught when a bundle is opened.
+The digest is the sha256 of the manifest's canonical JSON (`canonical`) without the field `digest`
+itself, so an accidental change of any field is caught when a bundle is opened. The file is that
+form, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from feallm.runtime.contract.aus import AU_INDEX, AU_KEYS
 from feallm.runtime.contract.expressions import EXPRESSIONS
 from feallm.runtime.contract.geometry import MEAN_POINTS_CROP, CropGeometry
 
-SCHEMA_VERSION: Literal[2] = 2
-MANIFEST = "manifest.json"
+SCHEMA_VERSION: Literal[3] = 3
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 XY = tuple[float, float]
-Format = Literal["onnx", "gguf", "pte", "mlpackage", "json"]
+Distance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decibels = Annotated[float, Field(ge=-200, le=200, allow_inf_nan=False)]
+Format = Literal["onnx", "gguf", "pte", "mlpackage", "json", "npz"]
 Precision = Literal[
     "fp32", "fp16", "int8", "int6", "q8_0", "q6_k", "q4_k_m", "8da8w", "8da4w", "text"
 ]  # fmt: skip
+Part = Literal["eyes", "words"]
 Provider = Literal["cpu", "xnnpack", "coreml", "cuda", "tensorrt"]
 
 
@@ -73,6 +77,39 @@ class Preprocessing(Strict):
     """Shares of the sides: where the points of a picture that is a face crop already lie."""
 
 
+class TensorLimit(Strict):
+    """How far one output may lie from the golden one."""
+
+    sqnr_db: Decibels  # at least: power of the golden values over that of the differences
+    max: Distance | None = None
+    """Largest difference; None where few bits are left, and it grows with the number of faces."""
+
+
+class LayerLimit(Strict):
+    """From where on a single layer drifts, rather than rounds: `runtime.verify.trace`."""
+
+    error: Distance  # root mean square of the differences beside that of the values
+    scale: Distance  # rounding makes values no larger on average: this tells where noise hides it
+
+
+class Tolerance(Strict):
+    """How far an artifact's answers may lie from the golden ones: `runtime.verify`. None: no
+    limit, or nothing that this artifact answers."""
+
+    tensors: dict[str, TensorLimit] = {}  # outputs by name, and `logits`
+    au_same: Share | None = None  # of the AU decisions, at least
+    expression_same: Share | None = None  # of the faces
+    expression_kl: Distance | None = None  # nats, mean
+    intensity_icc: Share | None = None
+    no_worse: Share | None = None  # of the faces
+    points: Distance | None = None
+    """Of accuracy and of mean AU F1, in hundredths, that may be lost on faces with labels."""
+    kl_mean: Distance | None = None  # of the next token, nats
+    kl_tail: Distance | None = None  # 99.9 % of the tokens lie below
+    same_top: Share | None = None  # of the tokens
+    layers: LayerLimit | None = None  # where the engine shows them
+
+
 class Artifact(Strict):
     """One file of the bundle, or one folder where the format is one (Core ML's packages)."""
 
@@ -85,6 +122,15 @@ class Artifact(Strict):
     thresholds: dict[str, Share] | None = None
     """Of AU probabilities, where so few bits are left (6 and fewer) that they were fitted again;
     else the manifest's hold."""
+    tolerance: dict[Part, Tolerance] = {}  # of each part that it holds; {}: `verify` has no limits
+
+
+class Golden(Strict):
+    """Pictures that travel with the bundle and what the float network answers: `verify.golden`."""
+
+    artifact: str
+    crop_px: Distance  # that a corner of a crop may lie from the golden one's, pixels of the crop
+    missed: Annotated[int, Field(ge=0)] = 0  # faces of the frames that may not be found
 
 
 class Profile(Strict):
@@ -149,7 +195,7 @@ class Detector(Strict):
 class Manifest(Strict):
     """The whole description of a bundle."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     name: str
     version: str
     digest: Sha256
@@ -169,6 +215,7 @@ class Manifest(Strict):
     detector: Detector | None = None  # where a bundle has none, the first shipped one's is used
     profile: Profile | None = None  # None: made for no machine in particular
     report: str | None = None  # artifact: size, speed and error of every file
+    golden: Golden | None = None  # None: `verify` needs a reference from elsewhere
     varies: dict[str, str] = {}  # artifacts that are not byte for byte the same every time, and why
     training: Training
     notice: str
@@ -200,6 +247,8 @@ class Manifest(Strict):
             wanted += [*self.language.artifacts, self.language.tokenizer]
         if self.detector is not None:
             wanted.append(self.detector.artifact)
+        if self.golden is not None:
+            wanted.append(self.golden.artifact)
         named = {name for name in wanted if name is not None}
         if missing := sorted(named - set(self.artifacts)):
             raise ValueError(f"no artifact named {', '.join(missing)}")
@@ -211,7 +260,8 @@ class Manifest(Strict):
             if artifact.thresholds is not None and set(artifact.thresholds) != set(self.thresholds):
                 raise ValueError(f"{artifact.file} has thresholds of other AUs")
         files = [artifact.file for artifact in self.artifacts.values()]
-        if len(set(files)) != len(files) or MANIFEST in files:
+        folded = {name.casefold() for name in (*files, MANIFEST, SIGNATURE)}  # as a Mac's disk does
+        if len(folded) != len(files) + 2:
             raise ValueError("artifacts share a file")
         return self
 
@@ -222,10 +272,10 @@ def tree_sha256(hashes: dict[str, str]) -> str:
 
 
 def canonical(fields: dict[str, object]) -> bytes:
-    """Canonical JSON of a manifest's fields."""
-    return json.dumps(
-        fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    """The one way to write a manifest's fields: JSON in UTF-8, keys sorted, a value a line after
+    one space a level, a line end at the end."""
+    text = json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
 
 
 def digest(fields: dict[str, object]) -> str:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ from feallm.runtime.analyze import Analyzer
 from feallm.runtime.bundle.open import open_bundle
 from feallm.runtime.contract.errors import InputError, LimitError, UsageError, VerificationError
 from feallm.runtime.contract.geometry import CROP
+
+export = partial(bundle.export, record=False)
+"""Golden outputs take longer than all the rest of a tiny network."""
+
+
+PLAIN = ("--no-measure", "--no-golden")
 
 
 @pytest.fixture
@@ -75,7 +82,9 @@ def test_a_bundle_reads_a_face(tiny, exported):
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(tiny, exported, tmp_path):
-    again = bundle.export(exported[0], tmp_path / "again", tiny.PLAN, faces=tiny.faces())
+    again = bundle.export(
+        exported[0], tmp_path / "again", tiny.PLAN, faces=tiny.faces(), record=False
+    )
     assert again.digest == open_bundle(exported[1]).digest
     for file in exported[1].iterdir():
         assert (again.root / file.name).read_bytes() == file.read_bytes(), file.name
@@ -87,7 +96,7 @@ def test_an_existing_folder_is_refused(tiny, exported, feallm, tmp_path):
     out.mkdir()
     (out / "precious").write_text("x")
     with pytest.raises(UsageError, match="exists already"):
-        bundle.export(exported[0], out, tiny.PLAN, faces=tiny.faces())
+        export(exported[0], out, tiny.PLAN, faces=tiny.faces())
     code, _, err = feallm("export", "--checkpoint", exported[0], "--out", out)
     assert code == 2 and err.count("\n") == 1 and "exists already" in err
     assert [p.name for p in out.iterdir()] == ["precious"]
@@ -103,7 +112,7 @@ def test_nothing_is_half_there(tiny, exported, taken_over, tmp_path, monkeypatch
 
     monkeypatch.setattr(f"feallm.export.{module}.make", fail)
     with pytest.raises(VerificationError, match="stopped here"):
-        bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
+        export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,7 +122,7 @@ def test_no_disk_space_is_told_before_work_begins(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("feallm.export.workplace.shutil.disk_usage", lambda path: usage)
     with pytest.raises(LimitError, match=r"0 MB free, \d+ MB are needed"):
-        bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
+        export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
     assert taken_over == [] and list(tmp_path.iterdir()) == []
 
 
@@ -124,7 +133,7 @@ def test_a_disk_that_fills_up_on_the_way(tiny, exported, taken_over, tmp_path, m
 
     monkeypatch.setattr("feallm.export.gguf.make", full)
     with pytest.raises(LimitError, match="No space left on device"):
-        bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
+        export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,9 +143,11 @@ def test_what_was_finished_before_a_kill_is_not_made_again(
     with monkeypatch.context() as patch:
         patch.setattr("feallm.export.gguf.make", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
+            bundle.export(
+                exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces(), record=False
+            )
     assert not (tmp_path / "out").exists() and taken_over == ["half-vision.fp32.onnx"]
-    made = bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
+    made = export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
     assert taken_over == ["half-vision.fp32.onnx", "half-language.fp16.gguf"]
     assert made.digest == open_bundle(exported[1]).digest
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -154,9 +165,11 @@ def test_other_faces_begin_afresh(tiny, exported, taken_over, tmp_path, monkeypa
             "feallm.export.gguf.make", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
-            bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
+            bundle.export(
+                exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces(), record=False
+            )
     other = bundle.Faces(tiny.crops(4), tiny.crops(4), "other")
-    bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=other)
+    export(exported[0], tmp_path / "out", tiny.PLAN, faces=other)
     assert taken_over.count("half-vision.fp32.onnx") == 2
 
 
@@ -171,7 +184,7 @@ def slow(job, precision, path):
     print("begun", flush=True)
     time.sleep(60)
 gguf.make = slow
-bundle.export(Path(sys.argv[2]), Path(sys.argv[3]), tiny.PLAN, faces=tiny.faces(4))
+export(Path(sys.argv[2]), Path(sys.argv[3]), tiny.PLAN, faces=tiny.faces(4))
 """
 
 
@@ -183,13 +196,15 @@ def test_kill_dash_nine_leaves_no_bundle_and_the_next_run_succeeds(
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     with pytest.raises(UsageError, match="another export is writing it"):
-        bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces(4))
+        export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces(4))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "out").exists()
     # Finished before the kill: it must not be made again.
     monkeypatch.setattr("feallm.export.onnx.make", lambda *_: pytest.fail("made again"))
-    made = bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces(4))
+    made = bundle.export(
+        exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces(4), record=False
+    )
     assert made.digest
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -197,7 +212,7 @@ def test_kill_dash_nine_leaves_no_bundle_and_the_next_run_succeeds(
 def test_a_bundle_above_its_plans_size_is_refused(tiny, exported, taken_over, tmp_path):
     with pytest.raises(LimitError, match=r"takes \d+\.\d MB, 1 MB at most"):
         plan = tiny.PLAN.model_copy(update={"size_mb": 1})
-        bundle.export(exported[0], tmp_path / "out", plan, faces=tiny.faces())
+        export(exported[0], tmp_path / "out", plan, faces=tiny.faces())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -210,7 +225,7 @@ def test_a_file_that_answers_otherwise_is_not_shipped(tiny, exported, tmp_path, 
     made.vision = tiny.vision(seed=9)
     monkeypatch.setattr(bundle, "load", lambda path: made)
     with pytest.raises(VerificationError, match="differs from torch"):
-        bundle.export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
+        export(exported[0], tmp_path / "out", tiny.PLAN, faces=tiny.faces())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,7 +247,9 @@ def test_a_checkpoint_without_words_makes_a_bundle_without_words(
     made = load(exported[0])
     made.language = made.tokenizer = None
     monkeypatch.setattr(bundle, "load", lambda path: made)
-    opened = bundle.export(exported[0], tmp_path / "eyes", tiny.PLAN, faces=tiny.faces())
+    opened = bundle.export(
+        exported[0], tmp_path / "eyes", tiny.PLAN, faces=tiny.faces(), record=False
+    )
     assert opened.manifest.language is None
     assert sorted(opened.manifest.artifacts) == ["detector.onnx", "vision.fp32.onnx"]
     with Analyzer(opened, detect=False) as analyzer:
@@ -323,7 +340,14 @@ def test_a_plan_of_ones_own(tiny, exported, taken_over, feallm, packed, tmp_path
     (tmp_path / "plan.json").write_text(tiny.PLAN.model_dump_json())
     words = ["--plan", tmp_path / "plan.json", "--out", tmp_path / "out", "--pack", packed]
     code, out, err = feallm(
-        "export", "--checkpoint", exported[0], *words, "--name", "mine", "--no-measure"
+        "export",
+        "--checkpoint",
+        exported[0],
+        *words,
+        "--name",
+        "mine",
+        "--no-measure",
+        "--no-golden",
     )
     assert code == 0, err
     assert "1 of 2  vision.fp32.onnx" in err and "2 of 2  language.fp16.gguf" in err

@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from feallm.export.bundle import write_manifest
 from feallm.export.detector import OPSET, agree, fused, put, to_onnx, write
 from feallm.model.detector.checkpoint import save_weights
 from feallm.model.detector.network import Detector, DetectorConfig
@@ -23,6 +24,7 @@ from feallm.runtime.contract.errors import (
     VerificationError,
 )
 from feallm.runtime.contract.frame import Frame
+from feallm.runtime.contract.manifest import MANIFEST
 from feallm.runtime.vision.detect import DetectorFile, Search
 
 PAGE = {
@@ -196,8 +198,6 @@ def test_an_old_detector_makes_room(toy_bundle, checkpoint, tmp_path):
 
 
 def test_an_old_detector_of_another_name_makes_room(toy_bundle, checkpoint, tmp_path):
-    from feallm.runtime.contract.manifest import MANIFEST, digest
-
     first = put(toy_bundle, checkpoint, tmp_path / "first", SEARCH)
     fields = json.loads((first.root / MANIFEST).read_text())
     fields["artifacts"]["finder"] = {
@@ -205,8 +205,7 @@ def test_an_old_detector_of_another_name_makes_room(toy_bundle, checkpoint, tmp_
         "file": "finder.onnx",
     }
     fields["detector"]["artifact"] = "finder"
-    fields["digest"] = digest(fields)
-    (first.root / MANIFEST).write_text(json.dumps(fields))
+    write_manifest(first.root, fields)
     (first.root / "detector.onnx").rename(first.root / "finder.onnx")
     second = put(first.root, checkpoint, tmp_path / "second", SEARCH)
     assert "finder" not in second.manifest.artifacts

@@ -69,7 +69,7 @@ def test_words(fields):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("schema_version", 1, "schema_version"),
+        ("schema_version", 2, "schema_version"),
         ("mood", "good", "mood"),
         ("geometry.depth_px", 3, "depth_px"),
         ("artifacts.vision.url", "x", "url"),
@@ -95,6 +95,14 @@ def test_words(fields):
         ("artifacts.vision.size_bytes", 0, "size_bytes"),
         ("artifacts.vision.format", "pickle", "format"),
         ("artifacts.vision.file", "manifest.json", "share a file"),
+        ("artifacts.vision.file", "Manifest.JSON", "share a file"),
+        ("artifacts.vision.file", "manifest.sig", "share a file"),
+        ("artifacts.vision.tolerance", {"ears": {}}, "tolerance.ears"),
+        ("artifacts.vision.tolerance", None, "tolerance"),
+        ("golden", {"artifact": "pictures", "crop_px": 1.0}, "no artifact named pictures"),
+        ("golden", {"artifact": "vision"}, "golden.crop_px"),
+        ("golden", {"artifact": "vision", "crop_px": -1.0}, "golden.crop_px"),
+        ("golden", {"artifact": "vision", "crop_px": 1.0, "missed": -1}, "golden.missed"),
         ("artifacts.other", GGUF, "nothing reads the artifact other"),
         ("artifacts.vision.thresholds", {"AU1": 0.5}, "thresholds of other AUs"),
         ("artifacts.vision.only_on", ["npu"], "only_on"),
@@ -118,7 +126,21 @@ def test_what_it_may_not_say(fields, path, value, words):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", ".hidden", "a b", "x\n", "C:x", "é"],
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "/etc/passwd",
+        "a/b",
+        "a\\b",
+        ".hidden",
+        "a b",
+        "x\n",
+        "C:x",
+        "é",
+        "a\0b",
+    ],
 )
 def test_a_file_name_is_no_path(fields, name):
     with pytest.raises(ValidationError, match="artifacts.vision.file"):
@@ -142,16 +164,19 @@ def test_a_language_part_that_cannot_be(fields, name, value):
         Manifest.model_validate({**fields, "language": {**LANGUAGE, name: value}})
 
 
-OPTIONAL = {"detector", "profile", "report", "varies"}
+OPTIONAL = {"detector", "golden", "profile", "report", "varies"}
 
 
 def test_what_a_bundle_may_lack(fields):
     manifest = Manifest.model_validate(fields)
-    assert manifest.detector is manifest.profile is manifest.report is None
+    assert manifest.detector is manifest.profile is manifest.report is manifest.golden is None
+    assert all(artifact.tolerance == {} for artifact in manifest.artifacts.values())
 
 
-def test_two_artifacts_share_no_file(fields):
-    fields["artifacts"]["words"] = {**GGUF, "file": fields["artifacts"]["vision"]["file"]}
+@pytest.mark.parametrize("change", [str, str.upper, str.capitalize])
+def test_two_artifacts_share_no_file(fields, change):
+    """Nor do names that a disk may take for one."""
+    fields["artifacts"]["words"] = {**GGUF, "file": change(fields["artifacts"]["vision"]["file"])}
     with pytest.raises(ValidationError, match="share a file"):
         Manifest.model_validate({**fields, "language": LANGUAGE})
 
@@ -190,11 +215,85 @@ def test_a_detector_that_cannot_be(fields, name, value):
         Manifest.model_validate(with_detector(fields, **{name: value}))
 
 
+def test_golden_pictures(fields):
+    fields["artifacts"]["pictures"] = {**GGUF, "file": "golden.npz", "format": "npz"}
+    with pytest.raises(ValidationError, match="nothing reads the artifact pictures"):
+        Manifest.model_validate(fields)
+    fields["golden"] = {"artifact": "pictures", "crop_px": 0.5}
+    golden = Manifest.model_validate(fields).golden
+    assert golden is not None and (golden.artifact, golden.missed) == ("pictures", 0)
+
+
+TOLERANCE = {
+    "tensors": {"au_probability": {"sqnr_db": 30.0, "max": 0.01}, "logits": {"sqnr_db": -3.0}},
+    "au_same": 0.99,
+    "expression_same": 1.0,
+    "expression_kl": 0.0,
+    "intensity_icc": 0.95,
+    "no_worse": 0.97,
+    "points": 0.5,
+    "kl_mean": 0.01,
+    "kl_tail": 1.5,
+    "same_top": 0.9,
+}
+
+
+def with_tolerance(fields, stated):
+    return changed(fields, "artifacts.vision.tolerance", {"eyes": stated})
+
+
+def test_how_far_an_artifact_may_lie_off(fields):
+    stated = Manifest.model_validate(with_tolerance(fields, TOLERANCE))
+    eyes = stated.artifacts["vision"].tolerance["eyes"]
+    assert eyes.tensors["au_probability"].max == 0.01 and eyes.tensors["logits"].max is None
+    none = Manifest.model_validate(with_tolerance(fields, {})).artifacts["vision"].tolerance["eyes"]
+    assert none.tensors == {} and none.no_worse is None
+
+
+SHARES = ("au_same", "expression_same", "intensity_icc", "no_worse", "same_top")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in SHARES for value in (-0.01, 1.01, math.nan)),
+        *(
+            (name, value)
+            for name in sorted(set(TOLERANCE) - {"tensors"})
+            for value in (-1, math.inf, "x")
+        ),
+        ("tensors", {"tokens": {}}),
+        ("tensors", {"tokens": {"sqnr_db": math.nan}}),
+        ("tensors", {"tokens": {"sqnr_db": 201.0}}),
+        ("tensors", {"tokens": {"sqnr_db": 20.0, "max": -0.1}}),
+        ("tensors", {"tokens": {"sqnr_db": 20.0, "mean": 0.1}}),
+        ("tensors", ["tokens"]),
+        ("mood", 1.0),
+    ],
+)
+def test_a_tolerance_that_cannot_be(fields, name, value):
+    with pytest.raises(ValidationError, match=f"tolerance.eyes.{name}"):
+        Manifest.model_validate(with_tolerance(fields, {**TOLERANCE, name: value}))
+
+
+FORM = b"""{
+ "a": 1,
+ "b": [
+  "\xc3\xbc"
+ ],
+ "c": {}
+}
+"""
+
+
+def test_the_form_of_the_file():
+    assert canonical({"c": {}, "b": ["ü"], "a": 1}) == FORM
+    assert canonical(json.loads(FORM)) == FORM
+
+
 def test_the_digest_is_the_hash_of_the_other_fields():
-    text = '{"a":1,"b":"ü"}'
-    assert canonical({"b": "ü", "a": 1}) == text.encode()
-    expected = hashlib.sha256(text.encode()).hexdigest()
-    assert digest({"b": "ü", "digest": "anything", "a": 1}) == expected
+    expected = hashlib.sha256(FORM).hexdigest()
+    assert digest({"b": ["ü"], "digest": "anything", "c": {}, "a": 1}) == expected
 
 
 def test_no_digest_of_numbers_that_json_does_not_know():
