@@ -211,9 +211,11 @@ def _frames(
     own = Bundle(bundle.root, bundle.manifest.model_copy(update=stated))
     analyzer = Analyzer(own, vision=eyes, words=False)
     seen = way.look(analyzer, frames.pictures)
+    # At the true points: where the network sees them differs in the last bits from one way of
+    # computing to the next, and every recording must be of the same pictures.
     crops = [
-        align(frames.pictures[k], frames.points5[k].astype(np.float64))[0] if crop is None else crop
-        for k, crop in enumerate(seen.crops)  # where no face is found, the true points stand in
+        align(picture, points.astype(np.float64))[0]
+        for picture, points in zip(frames.pictures, frames.points5, strict=True)
     ]
     expression = np.nan_to_num(seen.expression)
     return (np.stack(crops), seen.matrix, seen.au, expression), list(frames.encoded)

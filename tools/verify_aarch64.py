@@ -1,6 +1,6 @@
 """ONNX files of a bundle, run on an emulated aarch64 board, against golden outputs.
 
-    python tools/verify_aarch64.py BUNDLE --reference FILE.npz --faces 500 [--only NAME] [--out FILE]
+    python tools/verify_aarch64.py BUNDLE --reference FILE.npz [--faces 500] [--only NAME]
 
 The board's Python answers; the judge is `feallm.runtime.verify`, here. A second or so a face.
 """

@@ -38,15 +38,16 @@ what it was made from drowns it: on aarch64 float16 moves one such layer by 5 %,
 LIMITS: dict[Precision, LayerLimit] = {
     "fp32": LayerLimit(error=0.01, scale=0.01),
     "fp16": LayerLimit(error=0.02, scale=0.02),
-    "int8": LayerLimit(error=0.2, scale=0.12),
-    "int6": LayerLimit(error=0.2, scale=0.1),
+    "int8": LayerLimit(error=0.35, scale=0.2),
+    "int6": LayerLimit(error=0.35, scale=0.2),
     "q8_0": LayerLimit(error=0.04, scale=0.02),
     "q6_k": LayerLimit(error=0.1, scale=0.03),
     "q4_k_m": LayerLimit(error=0.3, scale=0.1),
 }
-"""Above what the shipped network's clean files were measured at, over 500 photographs and 500
-renders, `FACES` at a time, or 100 conversations. Of int8 the scale tells little: where a face moves
-more than nine in ten, its strongest values are cut off."""
+"""Above what clean files of both shipped networks were measured at, over 500 photographs, 500
+renders and the golden frames, `FACES` at a time, or 100 conversations. Of int8 the scale tells
+little: ranges hold what nine faces in ten reach, so in hard light the strongest values are cut off
+(.24 at worst, .05 as a rule)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Result:
 def _told(line: Line) -> str:
     word = "at least" if line.least else "at most"
     found, limit = beside(line)
-    return f"{line.what} {found}, expected {word} {limit}"
+    return f"{line.what}: {found}, expected {word} {limit}"
 
 
 def beside(line: Line) -> tuple[str, str]:
