@@ -30,6 +30,7 @@ XY = tuple[float, float]
 Distance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Decibels = Annotated[float, Field(ge=-200, le=200, allow_inf_nan=False)]
 Format = Literal["onnx", "gguf", "pte", "mlpackage", "json", "npz"]
+_DATA = ("json", "npz")  # formats that no engine runs
 Precision = Literal[
     "fp32", "fp16", "int8", "int6", "q8_0", "q6_k", "q4_k_m", "8da8w", "8da4w", "text"
 ]  # fmt: skip
@@ -256,6 +257,9 @@ class Manifest(Strict):
             raise ValueError(f"nothing reads the artifact {', '.join(unread)}")
         if unknown_names := sorted(set(self.varies) - set(self.artifacts)):
             raise ValueError(f"varies names no artifact: {', '.join(unknown_names)}")
+        runs = [*self.vision, *(self.language.artifacts if self.language is not None else ())]
+        if dead := [name for name in runs if self.artifacts[name].format in _DATA]:
+            raise ValueError(f"no engine runs {', '.join(dead)}")
         for artifact in self.artifacts.values():
             if artifact.thresholds is not None and set(artifact.thresholds) != set(self.thresholds):
                 raise ValueError(f"{artifact.file} has thresholds of other AUs")

@@ -134,6 +134,7 @@ def test_options_reach_the_reader_and_the_head_of_the_run(
 
 def test_options_reach_the_analyzer(monkeypatch):
     monkeypatch.setattr("feallm.runtime.analyze.Analyzer", lambda bundle, **more: (bundle, more))
+    monkeypatch.setattr("feallm.edge.self_check.check", lambda *_: None)
     request = analyze.Request(
         (), search_px=96, explain=analyze.Explain.never, expression=False,
         engines=Engines("executorch", None, 2),

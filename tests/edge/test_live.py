@@ -133,6 +133,7 @@ def test_options_reach_the_reader(monkeypatch, feallm, stand_in, piped):
     assert (asked.every, asked.search_px, asked.smooth) == (1, 96, True)
     monkeypatch.undo()
     monkeypatch.setattr(verb, "Analyzer", lambda bundle, **more: (bundle, more))
+    monkeypatch.setattr("feallm.edge.self_check.check", lambda *_: None)
     told = {"detector": None, "search_px": 96, "words": True, "expression": False}
     told |= {"vision_engine": "onnx", "language_engine": None, "threads": 2}
     assert verb.open_analyzer(asked) == (None, told)

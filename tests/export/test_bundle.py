@@ -20,6 +20,7 @@ from feallm.runtime.analyze import Analyzer
 from feallm.runtime.bundle.open import open_bundle
 from feallm.runtime.contract.errors import InputError, LimitError, UsageError, VerificationError
 from feallm.runtime.contract.geometry import CROP
+from feallm.runtime.contract.manifest import canonical
 
 export = partial(bundle.export, record=False)
 """Golden outputs take longer than all the rest of a tiny network."""
@@ -184,7 +185,7 @@ def slow(job, precision, path):
     print("begun", flush=True)
     time.sleep(60)
 gguf.make = slow
-export(Path(sys.argv[2]), Path(sys.argv[3]), tiny.PLAN, faces=tiny.faces(4))
+bundle.export(Path(sys.argv[2]), Path(sys.argv[3]), tiny.PLAN, faces=tiny.faces(4), record=False)
 """
 
 
@@ -263,7 +264,7 @@ def test_a_changed_field_breaks_the_digest(exported, tmp_path):
     shutil.copytree(exported[1], folder)
     fields = json.loads((folder / "manifest.json").read_text())
     fields["thresholds"]["AU12"] = 0.9
-    (folder / "manifest.json").write_text(json.dumps(fields))
+    (folder / "manifest.json").write_bytes(canonical(fields))
     with pytest.raises(BundleError, match="digest"):
         open_bundle(folder)
 

@@ -94,6 +94,8 @@ def test_words(fields):
         ("artifacts.vision.sha256", "a" * 64 + "\n", "sha256"),
         ("artifacts.vision.size_bytes", 0, "size_bytes"),
         ("artifacts.vision.format", "pickle", "format"),
+        ("artifacts.vision.format", "json", "no engine runs vision"),
+        ("artifacts.vision.file", "v" * 101, "file"),
         ("artifacts.vision.file", "manifest.json", "share a file"),
         ("artifacts.vision.file", "Manifest.JSON", "share a file"),
         ("artifacts.vision.file", "manifest.sig", "share a file"),

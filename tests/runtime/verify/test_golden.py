@@ -164,7 +164,7 @@ def test_joining_pictures_otherwise_is_another_set():
 
 
 def change(file, **arrays):
-    """Write some arrays of the file otherwise; None leaves one out, bytes are written as they are."""
+    """Write some arrays of the file otherwise; None leaves one out, bytes stay as they are."""
     with np.load(file) as archive:
         whole = {name: archive[name] for name in archive.files}
     with zipfile.ZipFile(file, "w") as archive:
