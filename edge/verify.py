@@ -21,7 +21,7 @@ from feallm.runtime.contract.errors import (
     UsageError,
     VerificationError,
 )
-from feallm.runtime.verify import golden
+from feallm.runtime.verify import golden, golden_file
 from feallm.runtime.verify.check import verify as compare
 from feallm.runtime.verify.verdict import TIERS, Line, Report, Result, beside
 
@@ -75,7 +75,7 @@ def verify(request: Request) -> None:
 def read_reference(bundle: Bundle, file: Path | None) -> golden.Golden:
     """The golden outputs in a file, else those that travel with the bundle."""
     if file is not None:
-        return golden.read(file)
+        return golden_file.read(file)
     stated = bundle.manifest.golden
     if stated is None:
         raise BundleError(
@@ -83,7 +83,7 @@ def read_reference(bundle: Bundle, file: Path | None) -> golden.Golden:
             hint="name some with --reference; `feallm reference record` makes them",
         )
     try:
-        return golden.read(bundle.file(stated.artifact))
+        return golden_file.read(bundle.file(stated.artifact))
     except InputError as error:
         raise BundleError(error.message, hint=error.hint) from error
 

@@ -40,6 +40,7 @@ from feallm.runtime.contract.manifest import (
 )
 from feallm.runtime.language.wording import QUESTIONS
 from feallm.runtime.verify import golden as goldens
+from feallm.runtime.verify import golden_file
 
 NOTICE = (
     "Measures movements of a face, not feelings. Not for use at work or in education. "
@@ -183,14 +184,14 @@ def _golden(order: _Order, job: Job, source: str, place: Workplace) -> Path | No
             frames=frames.load(),
             command="feallm export",
         )
-        goldens.write(recorded, path)
+        golden_file.write(recorded, path)
         _check_golden(path)
 
     return place.once(goldens.FILE, make)
 
 
 def _check_golden(path: Path) -> None:
-    goldens.read(path)
+    golden_file.read(path)
     if (size := path.stat().st_size) > MOST_GOLDEN_BYTES:
         raise LimitError(
             f"{path}: golden outputs of {size / 1e6:.1f} MB; 2 MB may travel with a bundle",

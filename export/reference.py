@@ -1,6 +1,6 @@
 """Golden outputs: a float checkpoint in torch answers on fixed pictures, and all it says is kept.
 
-`runtime.verify.golden` tells what the file holds. Pictures are the project's own frames
+`runtime.verify.golden_file` tells what the file holds. Pictures are the project's own frames
 (`calibration.frames`), which travel in every bundle, faces of data files and packs, or both.
 """
 

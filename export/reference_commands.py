@@ -61,7 +61,7 @@ def record(
     from feallm.export.bundle import checkpoint_sha256
     from feallm.model.checkpoint import load
     from feallm.runtime.bundle.open import open_bundle
-    from feallm.runtime.verify import golden
+    from feallm.runtime.verify import golden_file
 
     path = checkpoint or Path(__file__).parents[1] / "model" / "checkpoints" / "edge.safetensors"
     found = room.record(
@@ -76,7 +76,7 @@ def record(
         tell=_tell,
     )
     half = out.with_name(f".{out.name}.partial")
-    golden.write(found, half)
+    golden_file.write(found, half)
     os.replace(half, out)
     spoken = len(found.words.spoken) if found.words else 0
     size = out.stat().st_size / 1e6
@@ -99,9 +99,9 @@ def compare(
 
     from feallm.export import recordings
     from feallm.runtime.contract.errors import VerificationError
-    from feallm.runtime.verify import golden
+    from feallm.runtime.verify import golden_file
 
-    lines = recordings.compare(golden.read(first), golden.read(second))
+    lines = recordings.compare(golden_file.read(first), golden_file.read(second))
     if as_json:
         typer.echo(json.dumps(recordings.as_dict(lines)))
     else:

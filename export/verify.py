@@ -24,7 +24,7 @@ from feallm.runtime.backends.tokens import Tokens
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.errors import BackendError, FeallmError, InputError
 from feallm.runtime.contract.manifest import Artifact, Part
-from feallm.runtime.verify import golden
+from feallm.runtime.verify import golden_file
 from feallm.runtime.verify.check import Doors, verify
 from feallm.runtime.verify.golden import Golden
 from feallm.runtime.verify.trace import FACES, Layer
@@ -146,7 +146,7 @@ def main() -> None:
         if path is None:
             raise InputError(f"{bundle.root}: no golden outputs in it", hint="--reference FILE")
         report = check(
-            bundle, golden.read(path), only=arguments.only, frames=not arguments.no_frames
+            bundle, golden_file.read(path), only=arguments.only, frames=not arguments.no_frames
         )
     except FeallmError as error:
         parser.exit(error.exit_code, f"{error.line()}\n")

@@ -23,7 +23,7 @@ from feallm.runtime.contract.expressions import N_EXPRESSIONS
 from feallm.runtime.contract.geometry import CROP
 from feallm.runtime.contract.manifest import MANIFEST, TensorLimit, Tolerance
 from feallm.runtime.language.grammar import answer_grammar
-from feallm.runtime.verify import ask, golden, way
+from feallm.runtime.verify import ask, golden, golden_file, way
 from feallm.runtime.verify.check import Doors
 from feallm.runtime.verify.golden import Facts, Golden, Words
 from feallm.runtime.verify.verdict import Result
@@ -153,7 +153,7 @@ def bundle(
     shutil.copytree(source, folder)
     fields = json.loads((folder / MANIFEST).read_bytes())
     if reference is not None:
-        golden.write(reference, folder / golden.FILE)
+        golden_file.write(reference, folder / golden.FILE)
         add(folder, fields, golden.FILE, "npz")
         fields["golden"] = {"artifact": golden.FILE, "crop_px": 1.5, "missed": 0}
     if tolerances:

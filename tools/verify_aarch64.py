@@ -24,7 +24,7 @@ from feallm.runtime.backends.base import IMAGE, Arrays, VisionBackend
 from feallm.runtime.bundle.open import Bundle, open_bundle
 from feallm.runtime.contract.errors import BackendError
 from feallm.runtime.contract.manifest import Artifact, Part
-from feallm.runtime.verify import golden
+from feallm.runtime.verify import golden_file
 from feallm.runtime.verify.check import Doors, verify
 from feallm.runtime.verify.golden import Golden
 from feallm.runtime.verify.trace import Layer
@@ -91,7 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     board = prepare(Path(sys.prefix) / "aarch64")
     bundle = open_bundle(arguments.bundle)
-    few = golden.read(arguments.reference).few(arguments.faces)
+    few = golden_file.read(arguments.reference).few(arguments.faces)
     report = verify(
         bundle, few, only=arguments.only, doors=OnBoard(bundle, board), frames=False, tell=print
     )

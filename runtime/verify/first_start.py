@@ -20,7 +20,7 @@ from feallm.runtime.backends.choose import choose
 from feallm.runtime.bundle.open import Bundle
 from feallm.runtime.contract.errors import BundleError, InputError, VerificationError
 from feallm.runtime.contract.manifest import Part
-from feallm.runtime.verify import golden
+from feallm.runtime.verify import golden, golden_file
 from feallm.runtime.verify.check import machine, verify
 from feallm.runtime.verify.verdict import Report
 
@@ -94,7 +94,7 @@ def _golden(bundle: Bundle) -> golden.Golden:
     stated = bundle.manifest.golden
     assert stated is not None  # `check` looked
     try:
-        return golden.read(bundle.file(stated.artifact))
+        return golden_file.read(bundle.file(stated.artifact))
     except InputError as error:
         raise BundleError(error.message, hint=error.hint) from error
 

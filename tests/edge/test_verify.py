@@ -239,14 +239,14 @@ def test_a_reference_that_cannot_be_read(feallm, good, tmp_path, data, said):
 def test_a_reference_of_ones_own(feallm, good, spoilt, record, golden, tmp_path):
     """It counts instead of what the bundle carries."""
     path = tmp_path / "reference.npz"
-    record.golden.write(golden, path)
+    record.golden_file.write(golden, path)
     assert feallm("verify", spoilt, "--reference", path)[0] == 0
 
 
 def test_a_reference_of_another_checkpoint_is_told(feallm, good, record, golden, tmp_path):
     facts = golden.facts.model_copy(update={"checkpoint_sha256": "ab" * 32})
     path = tmp_path / "reference.npz"
-    record.golden.write(replace(golden, facts=facts), path)
+    record.golden_file.write(replace(golden, facts=facts), path)
     code, _, err = feallm("verify", good, "--reference", path)
     assert code == 0 and "of another checkpoint (abababababab…)" in err
     assert "another checkpoint" not in feallm("verify", good)[2]
@@ -256,7 +256,7 @@ def test_a_bundle_without_golden_outputs(feallm, toy_bundle, record, golden, tmp
     code, _, err = feallm("verify", toy_bundle)
     assert code == 4 and "no golden outputs" in one_line(err) and "--reference" in err
     path = tmp_path / "reference.npz"
-    record.golden.write(golden, path)
+    record.golden_file.write(golden, path)
     code, out, err = feallm("verify", toy_bundle, "--reference", path)
     assert code == 6, "no tolerance is no agreement"
     assert "not judged: its manifest states no tolerance" in out and "NOT JUDGED: 0 of 0" in out

@@ -15,7 +15,7 @@ from feallm.model.checkpoint import load
 from feallm.runtime.bundle.open import open_bundle
 from feallm.runtime.contract.aus import N_AUS
 from feallm.runtime.contract.errors import BackendError, InputError, LimitError, UsageError
-from feallm.runtime.verify import ask, causes, golden
+from feallm.runtime.verify import ask, causes, golden, golden_file
 from feallm.runtime.verify.trace import unpack
 
 
@@ -59,7 +59,7 @@ def recorded(exported, few):
 @pytest.fixture(scope="module")
 def written(recorded, tmp_path_factory):
     path = tmp_path_factory.mktemp("golden") / "golden.npz"
-    golden.write(recorded, path)
+    golden_file.write(recorded, path)
     return path
 
 
@@ -128,9 +128,9 @@ def test_layers_are_recorded_of_eyes_and_words(recorded):
 
 
 def test_the_file_is_the_same_twice_and_reads_back(recorded, written, tmp_path):
-    golden.write(recorded, tmp_path / "again.npz")
+    golden_file.write(recorded, tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == written.read_bytes()
-    found = golden.read(written)
+    found = golden_file.read(written)
     np.testing.assert_array_equal(found.crops, recorded.crops)
     assert found.words.said == recorded.words.said
 
@@ -169,7 +169,7 @@ def test_golden_outputs_travel_and_the_bundle_agrees_with_them(tiny, exported, w
     )
     assert made.file(golden.FILE).read_bytes() == written.read_bytes()
     assert made.manifest.golden.artifact == golden.FILE
-    report = check(made, golden.read(written))
+    report = check(made, golden_file.read(written))
     eyes, words = report.results
     assert eyes.judged and eyes.passed, eyes.faults
     assert words.judged and words.failure is None

@@ -20,7 +20,7 @@ from feallm.export import bundle as exporter  # noqa: E402
 from feallm.export.plan import Plan  # noqa: E402
 from feallm.export.verify import check  # noqa: E402
 from feallm.runtime.bundle.open import SHIPPED, open_bundle, shipped_path  # noqa: E402
-from feallm.runtime.verify import golden  # noqa: E402
+from feallm.runtime.verify import golden, golden_file  # noqa: E402
 
 CHECKPOINT = Path(__file__).parents[2] / "model" / "checkpoints" / "edge.safetensors"
 PLAN = Plan(
@@ -42,7 +42,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(bundle):
-    return check(bundle, golden.read(bundle.file(golden.FILE)))
+    return check(bundle, golden_file.read(bundle.file(golden.FILE)))
 
 
 def test_every_artifact_agrees_with_the_checkpoint(report):
@@ -70,7 +70,7 @@ def test_layers_are_looked_at_where_engines_show_them(report):
 
 def test_golden_outputs_are_those_that_ship(bundle):
     """The shipped file was recorded from the committed checkpoint, and nothing else."""
-    found, shipped = (golden.read(one / golden.FILE) for one in (bundle.root, shipped_path()))
+    found, shipped = (golden_file.read(one / golden.FILE) for one in (bundle.root, shipped_path()))
     assert found.facts.checkpoint_sha256 == shipped.facts.checkpoint_sha256
     assert found.facts.sha256 == shipped.facts.sha256
     for name, value in shipped.outputs.items():
@@ -81,7 +81,7 @@ def test_golden_outputs_are_those_that_ship(bundle):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_golden_outputs_are_enough_and_small(name):
     path = shipped_path(name) / golden.FILE
-    found = golden.read(path)
+    found = golden_file.read(path)
     assert path.stat().st_size <= 2_000_000
     assert len(found.frames) >= 24 and len(found) >= len(found.frames)
     colour = np.ptp(found.crops.astype(int), axis=3).mean((1, 2))

@@ -29,7 +29,7 @@ from feallm.model.checkpoint import load  # noqa: E402
 from feallm.model.encoder import Residual  # noqa: E402
 from feallm.runtime.bundle.open import open_bundle, shipped_path  # noqa: E402
 from feallm.runtime.contract.manifest import MANIFEST  # noqa: E402
-from feallm.runtime.verify import golden  # noqa: E402
+from feallm.runtime.verify import golden, golden_file  # noqa: E402
 from feallm.runtime.verify.check import verify  # noqa: E402
 
 CHECKPOINT = Path(__file__).parents[2] / "model" / "checkpoints" / "edge.safetensors"
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporters' own libra
 
 @pytest.fixture(scope="module")
 def reference():
-    return golden.read(shipped_path() / golden.FILE)
+    return golden_file.read(shipped_path() / golden.FILE)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from feallm.runtime.backends.base import AU_PROBABILITY, EXPRESSION, TOKENS
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.geometry import CROP
 from feallm.runtime.verify import golden, trace
-from feallm.runtime.verify.golden import Facts, Golden, Words, hash_of, read, rounded, write
+from feallm.runtime.verify.golden import Facts, Golden, Words, hash_of, rounded
+from feallm.runtime.verify.golden_file import read, write
 
 FRAMES, CROPS, ANSWERS = 2, 5, 3
 
