@@ -1,11 +1,4 @@
-"""Vision network -> ExecuTorch .pte through XNNPACK, float32 or int8, one face a call.
-
-int8: convolutions of the encoder with ranges measured on faces, what comes back to the way around
-them in float; matrices with the range of what they are given each time; the heads of AUs and
-expressions in float, since their outputs would be cut off at the ranges that were seen. With
-measured ranges for the matrices too, the file missed the float network's decisions (mean F1 .936
-of .97 that are asked, at the same speed); sums in int8 cost as much again.
-"""
+"""Vision network -> ExecuTorch .pte through XNNPACK, float32 or int8, one face a call."""
 
 from __future__ import annotations
 
@@ -24,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from feallm.export import executorch_int8
 from feallm.export.job import Job
 from feallm.export.run import answers, float_answers
 from feallm.model.vision import VisionNetwork
@@ -34,18 +28,14 @@ from feallm.runtime.contract.errors import UsageError, VerificationError
 MOST_APART = 1e-3
 """How far any output of the float file may lie from torch's (pixels and degrees included)."""
 MOST_APART_INT8, LEAST_ALIKE = 0.01, 0.95
-"""The same of AU probabilities in int8, on average (.0025 is usual, .0075 where matrices have
+"""The same of AU probabilities in int8, on average (.0015 is usual, .0075 where matrices have
 measured ranges), and the share of faces whose first expression must be the float network's."""
 LEAST_DELEGATED = 0.5
 """Share of the constants that XNNPACK must hold; .9 and more is usual, a token table is not its."""
 PRECISIONS = ("fp32", "int8")
 ROOM_SHARE, ROOM_BYTES = 0.05, 100_000
 """What a file may weigh beside its weights: scales, padding, the program itself."""
-CALIBRATED = 128
-"""Crops that ranges are measured on; 64 gave ranges as good as 256."""
 
-ENCODER = "encoder"
-FLOAT = ("au_head", "intensity_head", "expression_head")
 HEAVY = ("conv", "linear", "mm", "matmul", "softmax")
 """In the names of kernels that are a hundred times slower outside of XNNPACK."""
 
@@ -94,57 +84,10 @@ def traced(
             return program
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-        watched = prepare_pt2e(program.module(), _quantizer(network))
-        for k in np.linspace(0, len(crops) - 1, min(CALIBRATED, len(crops))).astype(int):
+        watched = prepare_pt2e(program.module(), executorch_int8.quantizer(network))
+        for k in range(len(crops)):
             watched(torch.from_numpy(crops[k : k + 1].copy()))
         return torch.export.export(convert_pt2e(watched), example)
-
-
-def _quantizer(network: nn.Module) -> Any:
-    """What becomes int8, and how."""
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantizer import ComposableQuantizer
-
-    static = get_symmetric_quantization_config(is_per_channel=True)
-    dynamic = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    matrices = _matrices(network)
-
-    def of_encoder(node: torch.fx.Node) -> bool:
-        return _in_encoder(_layer(node)) and node.target is not torch.ops.aten.add.Tensor
-
-    def of_matrix(node: torch.fx.Node) -> bool:
-        return _layer(node) in matrices
-
-    return ComposableQuantizer(
-        [
-            XNNPACKQuantizer().set_global(static).set_filter_function(of_encoder),
-            XNNPACKQuantizer().set_global(dynamic).set_filter_function(of_matrix),
-        ]
-    )
-
-
-def _in_encoder(layer: str) -> bool:
-    return ENCODER in layer.split(".")
-
-
-def _matrices(network: nn.Module) -> dict[str, nn.Linear]:
-    """Those that become int8, by name."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in FLOAT
-    }
-
-
-def _layer(node: torch.fx.Node) -> str:
-    """Name of the layer that a node of a traced graph is of, a weight's too."""
-    if node.op == "get_attr":
-        return str(node.target).rpartition(".")[0]
-    above = list(node.meta.get("nn_module_stack", {}).values())
-    return str(above[-1][0]).removeprefix("L['self']").lstrip(".") if above else ""
 
 
 def lower(programs: Programs, constants: Mapping[str, Any] | None = None) -> bytes:
@@ -236,11 +179,7 @@ def expected_bytes(network: nn.Module, precision: str) -> int:
     whole = 4 * numbers(network)
     if precision == "fp32":
         return whole
-    small = [module.weight for module in _matrices(network).values()]
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d) and _in_encoder(name):
-            small.append(module.weight)
-    return whole - 3 * sum(weight.numel() for weight in small)
+    return whole - 3 * sum(weight.numel() for weight in executorch_int8.weights(network))
 
 
 def numbers(module: nn.Module) -> int:

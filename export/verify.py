@@ -1,6 +1,6 @@
 """`feallm verify` in the workshop: Core ML programs are interpreted where there is no Core ML.
 
-    python -m feallm.export.verify BUNDLE [--reference FILE.npz] [--only ENGINE] [--out DIR]
+    python -m feallm.export.verify BUNDLE [--reference FILE.npz] [--faces N] [--only ENGINE]
 
 Same judge, same tolerances; what it says of a .mlpackage is said of the file, not of Apple's
 compiler.
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--reference", type=Path, help="golden outputs; else those in the bundle")
     parser.add_argument("--only", help="an engine, or a file of the bundle")
+    parser.add_argument("--faces", type=int, help="at most so many of the reference's")
     parser.add_argument("--no-frames", action="store_true", help="crops alone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -145,9 +146,11 @@ def main() -> None:
         path = arguments.reference or (bundle.file(stated.artifact) if stated else None)
         if path is None:
             raise InputError(f"{bundle.root}: no golden outputs in it", hint="--reference FILE")
-        report = check(
-            bundle, golden_file.read(path), only=arguments.only, frames=not arguments.no_frames
-        )
+        reference = golden_file.read(path)
+        if arguments.faces is not None:
+            reference = reference.few(arguments.faces)
+        frames = not arguments.no_frames
+        report = check(bundle, reference, only=arguments.only, frames=frames)
     except FeallmError as error:
         parser.exit(error.exit_code, f"{error.line()}\n")
     print(json.dumps(report.as_dict()) if arguments.json else table(report))
