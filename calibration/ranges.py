@@ -53,12 +53,14 @@ def measure(
             for crop in crops
         ]
     )  # (N, tensors, 2)
-    low = np.percentile(ends[..., 0], 100 - kept, axis=0)
-    high = np.percentile(ends[..., 1], kept, axis=0)
-    return {
-        name: (min(_outwards(low[k]), 0.0), max(_outwards(high[k]), 0.0))
-        for k, name in enumerate(names)
-    }
+    return {name: within(ends[:, k], kept) for k, name in enumerate(names)}
+
+
+def within(ends: NDArray[np.floating], kept: float = KEPT) -> tuple[float, float]:
+    """The range, with zero in it, that `kept` percent of the faces stay within, out of the least
+    and the largest value of each face (N, 2)."""
+    low, high = np.percentile(ends[:, 0], 100 - kept), np.percentile(ends[:, 1], kept)
+    return min(_outwards(low), 0.0), max(_outwards(high), 0.0)
 
 
 def _outwards(value: float) -> float:

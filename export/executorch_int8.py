@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from feallm.calibration import ranges
@@ -90,20 +89,10 @@ def _ends() -> Any:
             return values
 
         def calculate_qparams(self) -> Any:
-            low, high = _within(np.array(self.faces))
+            low, high = ranges.within(np.array(self.faces))
             return self._calculate_qparams(torch.tensor(low), torch.tensor(high))
 
     return Ends
-
-
-def _within(faces: NDArray[np.float64]) -> tuple[float, float]:
-    """The range, with zero in it, that `ranges.KEPT` percent of the faces (N, 2) stay within. Ends
-    are rounded outwards to five binary digits, as `calibration.ranges` does and for its reason."""
-    low = np.minimum(np.percentile(faces[:, 0], 100 - ranges.KEPT), 0)
-    high = np.maximum(np.percentile(faces[:, 1], ranges.KEPT), 0)
-    mantissa, exponent = np.frexp(np.array([low, high]))
-    ends = np.ldexp(np.copysign(np.ceil(np.abs(mantissa) * 32) / 32, mantissa), exponent)
-    return float(ends[0]), float(ends[1])
 
 
 def _in_encoder(layer: str) -> bool:
