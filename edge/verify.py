@@ -21,6 +21,7 @@ from feallm.runtime.contract.errors import (
     UsageError,
     VerificationError,
 )
+from feallm.runtime.contract.manifest import MANIFEST
 from feallm.runtime.verify import golden, golden_file
 from feallm.runtime.verify.check import verify as compare
 from feallm.runtime.verify.verdict import TIERS, Line, Report, Result, beside
@@ -181,6 +182,8 @@ def _make(out: Path, bundle: Bundle) -> None:
         if bundle.root in (place, *place.parents):
             hint = "a bundle holds nothing but what its manifest names"
             raise UsageError(f"--out {out} lies in the bundle", hint=hint)
+        if (place / MANIFEST).exists():
+            raise UsageError(f"--out {out} is a bundle", hint="name another folder")
         out.mkdir(parents=True, exist_ok=True)
 
 

@@ -170,8 +170,12 @@ def _build(order: _Order, plans: dict[str, Plan]) -> None:
 
 def _golden(order: _Order, job: Job, source: str, place: Workplace) -> Path | None:
     """The golden outputs that are to travel, a file of the workplace."""
-    if order.golden is not None or not order.record:
+    if order.golden is not None:
+        if golden_file.read(order.golden).facts.checkpoint_sha256 != source:
+            order.tell("golden outputs of another checkpoint: the bundle is compared with that one")
         return order.golden
+    if not order.record:
+        return None
     from feallm.calibration import frames
     from feallm.export import reference
 

@@ -3,14 +3,20 @@ apart."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from feallm.runtime.contract.errors import UsageError
+from feallm.runtime.contract.errors import LimitError, UsageError
+
+BYTES, BYTES_OF_FACE = 1_000_000, 60_000
+"""Of disk that a recording takes at least: of 30 frames 1.9 MB, of 1,000 faces 37 MB."""
 
 reference = typer.Typer(
     help="Record what a float checkpoint answers; compare two recordings.", no_args_is_help=True
@@ -53,8 +59,8 @@ def record(
         raise UsageError(f"no dtype {dtype!r}", hint="float32 or float64")
     if not frames and not data:
         raise UsageError("no pictures: --no-frames needs --data")
-    if out.is_dir() or not out.parent.is_dir():
-        raise UsageError(f"{out}: not a file that can be written here")
+    with _partial(out) as half:  # before torch and the pictures are loaded
+        _reserve(half, BYTES)
     from feallm.calibration import frames as own
     from feallm.export import labelled
     from feallm.export import reference as room
@@ -63,21 +69,24 @@ def record(
     from feallm.runtime.bundle.open import open_bundle
     from feallm.runtime.verify import golden_file
 
+    pictures = [labelled.read(one, faces) for one in data or ()]
+    with _partial(out) as half:
+        _reserve(half, BYTES + BYTES_OF_FACE * sum(len(one.crops) for one in pictures))
     path = checkpoint or Path(__file__).parents[1] / "model" / "checkpoints" / "edge.safetensors"
     found = room.record(
         load(path),
         checkpoint_sha256(path),
         open_bundle(bundle),
         frames=own.load() if frames else None,
-        faces=[labelled.read(one, faces) for one in data or ()],
+        faces=pictures,
         answers=answers,
         settings=room.Settings(device, dtype, threads, onednn),
         command=" ".join(["feallm", *sys.argv[1:]]),
         tell=_tell,
     )
-    half = out.with_name(f".{out.name}.partial")
-    golden_file.write(found, half)
-    os.replace(half, out)
+    with _partial(out) as half:
+        golden_file.write(found, half)
+        os.replace(half, out)
     spoken = len(found.words.spoken) if found.words else 0
     size = out.stat().st_size / 1e6
     typer.echo(f"{out}  {len(found)} faces, {spoken} answers, {size:.2f} MB")
@@ -93,7 +102,8 @@ def compare(
 ) -> None:
     """How far two recordings of the same pictures lie apart. Exit code 6 where they do not agree.
 
-    For the same checkpoint on two devices, or computed in two ways.
+    For the same checkpoint on two devices, or computed in two ways. Of two checkpoints the figures
+    are told, and nothing is judged.
     """
     import json
 
@@ -101,13 +111,44 @@ def compare(
     from feallm.runtime.contract.errors import VerificationError
     from feallm.runtime.verify import golden_file
 
-    lines = recordings.compare(golden_file.read(first), golden_file.read(second))
+    found = recordings.compare(golden_file.read(first), golden_file.read(second))
     if as_json:
-        typer.echo(json.dumps(recordings.as_dict(lines)))
+        typer.echo(json.dumps(recordings.as_dict(found)))
     else:
-        typer.echo(recordings.markdown(lines))
-    if faults := [line.what for line in lines if not line.passed]:
+        typer.echo(recordings.markdown(found))
+    if faults := [line.what for line in found.lines if not line.passed]:
         raise VerificationError(f"the recordings do not agree: {', '.join(faults)}")
+
+
+@contextlib.contextmanager
+def _partial(out: Path) -> Iterator[Path]:
+    """A new, empty file beside `out`, gone at the end unless it was renamed, whatever happened.
+
+    Raises UsageError where none can be written, LimitError without space.
+    """
+    half = out.with_name(f".{out.name}.partial") if out.name else out
+    try:
+        if not out.name or out.is_dir() or (out.exists() and not out.is_file()):
+            raise UsageError(f"{out}: not a file that can be written here")
+        half.unlink(missing_ok=True)  # of a run that was killed; or a link to something else
+        half.open("xb").close()
+        try:
+            yield half
+        finally:
+            half.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free some disk space; nothing was written"
+            raise LimitError(f"{out}: {reason}", hint=hint) from error
+        raise UsageError(f"{out}: cannot be written: {reason}") from error
+
+
+def _reserve(path: Path, count: int) -> None:
+    """Find out whether there is room for so many bytes: a file with holes would not tell."""
+    with path.open("wb") as file:
+        for _ in range(0, count, BYTES):
+            file.write(bytes(BYTES))
 
 
 def _tell(line: str) -> None:

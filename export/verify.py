@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from feallm.export import trace as layers_of
 from feallm.export.mil import MilProgram, States
 from feallm.export.run import MilVision
@@ -119,13 +121,14 @@ _COLUMNS = {
 
 
 def table(report: Report) -> str:
-    """A row a result: what docs/golden.md shows."""
+    """A row a result."""
     head = ["artifact", "part", "ran by", *_COLUMNS, ""]
     rows = [head, ["---"] * len(head)]
     for result in report.results:
         known = {line.what: line.value for line in result.lines}
         values = [number(known[what]) if what in known else "–" for what in _COLUMNS.values()]
         word = "agrees" if result.passed else "**does not**"
+        word = word if result.judged or not result.passed else "not judged"
         rows.append([result.artifact, result.part, result.provider, *values, word])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -140,6 +143,7 @@ def main() -> None:
     parser.add_argument("--no-frames", action="store_true", help="crops alone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # two that wait for each other on busy cores are far slower
     try:
         bundle = open_bundle(arguments.bundle)
         stated = bundle.manifest.golden

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from itertools import combinations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -26,8 +28,14 @@ MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Name = Annotated[str, Field(pattern=r"^[!-~]+$", max_length=100)]
+Text = Annotated[str, Field(pattern=r"^[\n\P{Cc}]*$", max_length=10_000)]
+"""For people. It is shown in terminals, which obey control characters."""
+Count = Annotated[int, Field(ge=0, le=2**40)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Megabytes = Annotated[int, Field(gt=0, le=10**6)]
 XY = tuple[float, float]
-Distance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Distance = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Decibels = Annotated[float, Field(ge=-200, le=200, allow_inf_nan=False)]
 Format = Literal["onnx", "gguf", "pte", "mlpackage", "json", "npz"]
 _DATA = ("json", "npz")  # formats that no engine runs
@@ -44,6 +52,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _check_spread(points: tuple[XY, ...], least: float) -> None:
+    """No crop can be laid through points that are one, or that lie on a line."""
+    longest = max(math.dist(a, b) for a, b in combinations(points, 2))
+    if min(math.dist(a, b) for a, b in combinations(points, 2)) < least:
+        raise ValueError(f"two of the points coincide: they are less than {least:g} apart")
+    twice = (  # the area of their triangle
+        abs((b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1]))
+        for a, b, c in combinations(points, 3)
+    )
+    if max(twice) < least * longest:
+        raise ValueError("the points lie on a line")
+
+
 class Geometry(Strict):
     """The crop that the vision artifact expects."""
 
@@ -57,8 +78,7 @@ class Geometry(Strict):
         width, height = self.width_px, self.height_px
         if not all(0 <= x < width and 0 <= y < height for x, y in self.points_px):
             raise ValueError("a point lies outside the crop")
-        if len(set(self.points_px)) != len(self.points_px):
-            raise ValueError("two of the points coincide")
+        _check_spread(self.points_px, 1.0)
         return self
 
     def crop(self) -> CropGeometry:
@@ -76,6 +96,13 @@ class Preprocessing(Strict):
     interpolation: Literal["bilinear, by area when shrinking"] = "bilinear, by area when shrinking"
     mean_points: tuple[XY, XY, XY, XY, XY] = MEAN_POINTS_CROP
     """Shares of the sides: where the points of a picture that is a face crop already lie."""
+
+    @model_validator(mode="after")
+    def _inside(self) -> Preprocessing:
+        if not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in self.mean_points):
+            raise ValueError("a mean point lies outside the picture")
+        _check_spread(self.mean_points, 0.01)
+        return self
 
 
 class TensorLimit(Strict):
@@ -97,11 +124,12 @@ class Tolerance(Strict):
     """How far an artifact's answers may lie from the golden ones: `runtime.verify`. None: no
     limit, or nothing that this artifact answers."""
 
-    tensors: dict[str, TensorLimit] = {}  # outputs by name, and `logits`
+    tensors: dict[Name, TensorLimit] = {}  # outputs by name, and `logits`
     au_same: Share | None = None  # of the AU decisions, at least
     expression_same: Share | None = None  # of the faces
     expression_kl: Distance | None = None  # nats, mean
     intensity_icc: Share | None = None
+    side_same: Share | None = None  # of the movements that are clearly stronger on one side
     no_worse: Share | None = None  # of the faces
     points: Distance | None = None
     """Of accuracy and of mean AU F1, in hundredths, that may be lost on faces with labels."""
@@ -118,7 +146,7 @@ class Artifact(Strict):
     format: Format
     precision: Precision
     sha256: Sha256  # of a folder: of its listing, `tree_sha256`
-    size_bytes: Annotated[int, Field(gt=0)]
+    size_bytes: Annotated[int, Field(gt=0, le=2**40)]
     only_on: tuple[Provider, ...] = ()  # worth taking only where one of these runs; () = anywhere
     thresholds: dict[str, Share] | None = None
     """Of AU probabilities, where so few bits are left (6 and fewer) that they were fitted again;
@@ -131,18 +159,18 @@ class Golden(Strict):
 
     artifact: str
     crop_px: Distance  # that a corner of a crop may lie from the golden one's, pixels of the crop
-    missed: Annotated[int, Field(ge=0)] = 0  # faces of the frames that may not be found
+    missed: Annotated[int, Field(ge=0, le=10**6)] = 0  # faces of the frames that may not be found
 
 
 class Profile(Strict):
     """What kind of machine the bundle was made for."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)]
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     providers: tuple[Provider, ...] = ("cpu",)  # of ONNX Runtime, best first
-    memory_mb: Annotated[int, Field(gt=0)]  # that a process may take which holds all of it open
-    size_mb: Annotated[int, Field(gt=0)]  # that the bundle may weigh
-    minimum_os: str | None = None
+    memory_mb: Megabytes  # that a process may take which holds all of it open
+    size_mb: Megabytes  # that the bundle may weigh
+    minimum_os: Text | None = None
 
 
 class Language(Strict):
@@ -151,8 +179,8 @@ class Language(Strict):
     artifacts: Annotated[tuple[str, ...], Field(min_length=1)]  # best first
     tokenizer: str | None = None  # artifact; engines other than llama.cpp need it
     visual_tokens: Annotated[int, Field(ge=1, le=1024)]
-    width: Annotated[int, Field(ge=1)]
-    question: str
+    width: Annotated[int, Field(ge=1, le=65536)]
+    question: Text
     max_new_tokens: Annotated[int, Field(ge=8, le=1024)]
     context: Annotated[int, Field(ge=64, le=65536)]
 
@@ -166,18 +194,18 @@ class Language(Strict):
 class Source(Strict):
     """A data set that the weights saw."""
 
-    name: str
-    licence: str
-    rows: int
-    sha256: str
+    name: Text
+    licence: Text
+    rows: Count
+    sha256: Text
 
 
 class Training(Strict):
     """What made the weights."""
 
-    size: str
-    command: str
-    seed: int
+    size: Text
+    command: Text
+    seed: Seed
     checkpoint_sha256: Sha256
     sources: tuple[Source, ...]
 
@@ -197,29 +225,29 @@ class Manifest(Strict):
     """The whole description of a bundle."""
 
     schema_version: Literal[3]
-    name: str
-    version: str
+    name: Name
+    version: Name
     digest: Sha256
-    licence: str
+    licence: Text
     geometry: Geometry
     preprocessing: Preprocessing
-    regions: tuple[str, ...]
+    regions: tuple[Name, ...]
     aus: tuple[str, ...]
     aus_trained: tuple[str, ...]
     aus_sided: tuple[str, ...]  # trained with labels of each side apart
     expressions: tuple[str, ...]
     thresholds: dict[str, Share]
     intensity_calibrated: bool
-    artifacts: dict[str, Artifact]
+    artifacts: dict[Name, Artifact]
     vision: Annotated[tuple[str, ...], Field(min_length=1)]  # artifacts, best first
     language: Language | None
     detector: Detector | None = None  # where a bundle has none, the first shipped one's is used
     profile: Profile | None = None  # None: made for no machine in particular
     report: str | None = None  # artifact: size, speed and error of every file
     golden: Golden | None = None  # None: `verify` needs a reference from elsewhere
-    varies: dict[str, str] = {}  # artifacts that are not byte for byte the same every time, and why
+    varies: dict[str, Text] = {}  # artifacts that come out a little different every time, and why
     training: Training
-    notice: str
+    notice: Text
 
     @field_validator("aus")
     @classmethod
@@ -260,6 +288,10 @@ class Manifest(Strict):
         runs = [*self.vision, *(self.language.artifacts if self.language is not None else ())]
         if dead := [name for name in runs if self.artifacts[name].format in _DATA]:
             raise ValueError(f"no engine runs {', '.join(dead)}")
+        if self.detector is not None:
+            finder = self.detector.artifact
+            if finder in runs or self.artifacts[finder].format != "onnx":
+                raise ValueError(f"{finder} is no detector: it has another part, or is not ONNX")
         for artifact in self.artifacts.values():
             if artifact.thresholds is not None and set(artifact.thresholds) != set(self.thresholds):
                 raise ValueError(f"{artifact.file} has thresholds of other AUs")

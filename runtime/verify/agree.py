@@ -19,6 +19,8 @@ Bools = NDArray[np.bool_]
 
 PRESENT_FROM = 1.0
 """Intensity from which an AU is there: FACS A."""
+CLEAR = 0.05
+"""Difference of two sides' intensities from which it is no rounding."""
 MOST_DB = 200.0
 """Told of equal values, whose ratio is infinite."""
 
@@ -51,6 +53,19 @@ def in_order(name: str, values: Floats) -> Floats:
     """An output as it is compared: presence of the sides by size, since where both sides are nearly
     as strong the last bit decides which of them comes first."""
     return np.sort(values, -1) if name == AU_SIDES else values
+
+
+def clear_sides(golden: Floats) -> Bools:
+    """Which movements (N, AUs) of intensities (N, AUs, 2) are clearly stronger on one side: the
+    most one-sided tenth, by `CLEAR` at least."""
+    gap = np.abs(golden[..., 0] - golden[..., 1])
+    return np.asarray(gap >= max(CLEAR, float(np.quantile(gap, 0.9))) if gap.size else gap > 0)
+
+
+def same_side(found: Floats, golden: Floats, clear: Bools) -> float:
+    """Share of the clear movements whose stronger side is the golden one's; NaN without any."""
+    here, there = (one[..., 0] - one[..., 1] for one in (found, golden))
+    return float((np.sign(here) == np.sign(there))[clear].mean()) if clear.any() else float("nan")
 
 
 def f1_of_aus(called: Bools, true: Bools, known: Bools, least: int) -> dict[int, float]:

@@ -12,9 +12,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from feallm.runtime.backends.base import AU_INTENSITY, AU_PROBABILITY, LanguageBackend
+from feallm.runtime.backends.base import (
+    AU_INTENSITY,
+    AU_PROBABILITY,
+    AU_SIDES,
+    EXPRESSION,
+    LanguageBackend,
+)
 from feallm.runtime.contract.manifest import LayerLimit
-from feallm.runtime.verify import trace
+from feallm.runtime.verify import agree, trace
 from feallm.runtime.verify.golden import Golden, Words, fingerprint
 from feallm.runtime.verify.trace import Drift
 
@@ -39,6 +45,7 @@ KNOWN: dict[str, str] = {
 NEARER = 0.6
 """A fault is named where answers lie so much nearer to it than to the right answers."""
 _SHIFTED = 0.3  # the same for an order that is shifted
+_EXCHANGED = 0.3  # of clear movements that are on the golden side
 _UNLIKE = 0.5  # cosine of a layer that has another order
 _SCALE, _SHIFT = 0.02, 0.02  # of a crop, from which it is off
 
@@ -47,8 +54,6 @@ def of_eyes(found: Mapping[str, Floats], golden: Golden) -> tuple[str, ...]:
     """Causes out of the answers alone, the likeliest."""
     if (order := _order(found, golden)) is not None:
         return (order,)
-    if not golden.faults:
-        return ()
     marks = fingerprint(found)
     right = fingerprint(golden.outputs)
     distances = {
@@ -56,11 +61,12 @@ def of_eyes(found: Mapping[str, Floats], golden: Golden) -> tuple[str, ...]:
         for name, value in golden.faults.items()
         if name in KNOWN and value.shape[1:] == marks.shape[1:]
     }
-    if not distances:
-        return ()
-    name = min(distances, key=distances.__getitem__)
-    own = _distance(marks[: len(golden.faults[name])], right[: len(golden.faults[name])])
-    return (KNOWN[name],) if distances[name] < NEARER * own else ()
+    if distances:
+        name = min(distances, key=distances.__getitem__)
+        own = _distance(marks[: len(golden.faults[name])], right[: len(golden.faults[name])])
+        if distances[name] < NEARER * own:
+            return (KNOWN[name],)
+    return ("left and right are exchanged",) if _sides_exchanged(found, golden) else ()
 
 
 def _distance(a: Floats, b: Floats) -> float:
@@ -69,14 +75,37 @@ def _distance(a: Floats, b: Floats) -> float:
 
 def _order(found: Mapping[str, Floats], golden: Golden) -> str | None:
     """Whether the AUs stand in another order, shifted by a few places."""
-    for name in (AU_PROBABILITY, AU_INTENSITY):
-        here, there = found[name], golden.outputs[name]
+    kinds = {AU_PROBABILITY: "AUs", AU_INTENSITY: "AUs", AU_SIDES: "AUs", EXPRESSION: "expressions"}
+    for name, what in kinds.items():
+        if name not in golden.outputs:
+            continue
+        here, there = (agree.in_order(name, one[name]) for one in (found, golden.outputs))
         own = _distance(here, there)
         for places in (1, -1, 2, -2):
             if _distance(np.roll(here, -places, 1), there) < _SHIFTED * own:
                 way = "later" if places > 0 else "earlier"
-                return f"the order of the AUs is shifted: each stands {_times(abs(places))} {way}"
+                told = (
+                    f"the order of the {what} is shifted: each stands {_times(abs(places))} {way}"
+                )
+                return (
+                    told
+                    if name in (AU_PROBABILITY, AU_INTENSITY, EXPRESSION)
+                    else f"{told} in {name}"
+                )
     return None
+
+
+def _sides_exchanged(found: Mapping[str, Floats], golden: Golden) -> bool:
+    """Whether one of the outputs of two sides is the golden one with its sides exchanged."""
+    clear = agree.clear_sides(golden.outputs[AU_INTENSITY])
+    for name in (AU_INTENSITY, AU_SIDES):
+        if name not in golden.outputs:
+            continue
+        here, there = found[name], golden.outputs[name]
+        nearer = _distance(here[..., ::-1], there) < NEARER * _distance(here, there)
+        if nearer and agree.same_side(here, there, clear) < _EXCHANGED:
+            return True
+    return False
 
 
 def _times(places: int) -> str:
@@ -105,10 +134,13 @@ def of_crop(scale: float, right: float, down: float) -> list[str]:
     return [f"the crop is off: {', '.join(found)}"] if found else []
 
 
-def of_failure(message: str) -> tuple[str, ...]:
-    """Causes of an artifact that did not answer."""
+def of_failure(message: str, half: bool = True) -> tuple[str, ...]:
+    """Causes of an artifact that did not answer. `half`: whether it computes in float16."""
     if "not finite" in message:
-        return ("overflow: float16 ends at 65504, and what is beyond it is infinite",)
+        more = "float16 ends at 65504, and what is beyond it is infinite"
+        return (f"overflow: {more if half else 'a number too large, or a division by zero'}",)
+    if "tokenizer" in message:
+        return ("another tokenizer: it does not fit this model",)
     return ()
 
 
@@ -117,6 +149,14 @@ def of_tokenizer(session: LanguageBackend, question: str, words: Words) -> list[
     found = []
     if session.tokenize(f"{question}\n") != list(words.question):
         found.append("another tokenizer: the question becomes other tokens")
+    again = sum(
+        session.tokenize(said) == [token for token in answer if session.piece(token)]
+        for answer, said in zip(words.answers, words.said, strict=True)
+    )
+    if again < len(words.said) / 2:  # a model writes as its tokenizer cuts, nearly always
+        found.append(
+            f"another tokenizer: {len(words.said) - again} golden answers are cut otherwise"
+        )
     wrong = sum(
         _text(session, answer) != said
         for answer, said in zip(words.answers, words.said, strict=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from feallm.runtime.backends.base import AU_PROBABILITY, EXPRESSION, TOKENS
+from feallm.runtime.contract.manifest import Share
 
 FILE = "golden.npz"
 """Of a bundle."""
@@ -45,7 +46,7 @@ class Facts(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the pictures, `Golden.pictures`
     command: str
     aus_trained: tuple[str, ...]
-    thresholds: dict[str, float]
+    thresholds: dict[str, Share]
     question: str = ""
 
 

@@ -52,6 +52,11 @@ from feallm.runtime.vision import decode
 _ZIP = b"PK\x03\x04"
 OUT, FAULT, TRACE = "out.", "fault.", "trace."
 
+_AREAS = 1e-6, 1e6
+"""Of a pixel of the frame, in the crop: what no camera's frame exceeds, and matrices that cannot be
+turned back do."""
+_FURTHEST_PX = 1e6
+
 
 def write(golden: Golden, path: Path) -> None:
     """The file, the same bytes for the same content; to be renamed into place by who calls."""
@@ -206,7 +211,8 @@ def _shaped(
     shape: tuple[int | None, ...],
     finite: bool = True,
 ) -> Floats:
-    """An array as float32; None at the end stands for any further axes."""
+    """An array as float32; None at the end stands for any further axes. Not finite: may hold NaN,
+    where nothing is known."""
     value = arrays[name]
     open_end = shape[-1:] == (None,)
     wanted = shape[:-1] if open_end else shape
@@ -214,9 +220,11 @@ def _shaped(
         raise ValueError(f"{name} is {value.shape}, expected {shape}")
     if value.dtype.kind not in "fiu":
         raise ValueError(f"{name} holds {value.dtype}, expected numbers")
-    if finite and not np.isfinite(value).all():
+    with np.errstate(over="ignore"):
+        found = np.asarray(value, np.float32)
+    if np.isinf(found).any() or (finite and np.isnan(found).any()):
         raise ValueError(f"{name} is not finite")
-    return np.asarray(value, np.float32)
+    return found
 
 
 def _whole(name: str, arrays: Arrays, axes: int) -> NDArray[np.int64]:
@@ -237,7 +245,16 @@ def _fault(name: str, arrays: Arrays, count: int) -> Floats:
 def _matrix(arrays: Arrays, count: int) -> NDArray[np.float64]:
     _shaped("frame_matrix", arrays, (count, 2, 3), finite=False)
     # Not by float32, in which a shift of 200 px loses a hundredth.
-    return np.asarray(arrays["frame_matrix"], np.float64)
+    found = np.asarray(arrays["frame_matrix"], np.float64)
+    for k, matrix in enumerate(found):
+        if np.isnan(matrix).all():
+            continue
+        (a, b, right), (c, d, down) = matrix.tolist()  # NumPy's own numbers would warn of inf
+        area = abs(a * d - b * c)
+        near = abs(right) < _FURTHEST_PX and abs(down) < _FURTHEST_PX
+        if not (_AREAS[0] <= area <= _AREAS[1] and near):
+            raise ValueError(f"frame_matrix {k} lays no frame over a crop")
+    return found
 
 
 def _ends(name: str, parts: Sequence[bytes]) -> Arrays:

@@ -58,7 +58,11 @@ def judge(
     changed = np.mean([a.strip() != b.strip() for a, b in zip(said, words.said, strict=True)])
     lines.append(Line("report", "texts that changed", float(changed)))
     result = replace(result, lines=tuple(lines), worst=_worst_words(said, words, gaps))
-    return result if result.passed else replace(result, causes=tuple(tokenizer))
+    if result.passed:
+        return result
+    if language.question != golden.facts.question:
+        tokenizer = [*tokenizer, "another question is asked than the golden model was"]
+    return replace(result, causes=tuple(tokenizer))
 
 
 def _told_tokens(figures: agree.NextTokens, limits: Tolerance) -> list[Line]:

@@ -37,7 +37,7 @@ what it was made from drowns it: on aarch64 float16 moves one such layer by 5 %,
 
 LIMITS: dict[Precision, LayerLimit] = {
     "fp32": LayerLimit(error=0.01, scale=0.01),
-    "fp16": LayerLimit(error=0.02, scale=0.02),
+    "fp16": LayerLimit(error=0.015, scale=0.015),
     "int8": LayerLimit(error=0.35, scale=0.2),
     "int6": LayerLimit(error=0.35, scale=0.2),
     "q8_0": LayerLimit(error=0.04, scale=0.02),
@@ -214,13 +214,19 @@ def unpack(arrays: Mapping[str, NDArray[Any]], part: str) -> list[Layer]:
         return []
     try:
         facts, values, rms = (arrays[name] for name in names)
+        for name, value in zip(names[1:], (values, rms), strict=True):
+            if value.ndim != 1 or value.dtype.kind not in "fiu" or not np.isfinite(value).all():
+                raise ValueError(f"{name} is no row of numbers: {value.dtype} {value.shape}")
         layers, at = [], 0
         for (name, shape), size in zip(json.loads(facts.tobytes()), rms, strict=True):
+            sides = shape if isinstance(shape, list) else [None]
+            if not all(type(side) is int and 0 <= side < 2**31 for side in sides):
+                raise ValueError(f"layer {name!r} has an impossible shape")
             count = min(SAMPLED, math.prod(shape))
             kept = np.asarray(values[at : at + count], np.float32)
-            if not isinstance(name, str) or kept.shape != (count,) or not np.isfinite(kept).all():
+            if not isinstance(name, str) or kept.shape != (count,) or not size >= 0:
                 raise ValueError(f"layer {name!r} has {kept.shape} values instead of {count}")
-            layers.append(Layer(name, tuple(int(side) for side in shape), kept, float(size)))
+            layers.append(Layer(name, tuple(shape), kept, float(size)))
             at += count
         if at != len(values):
             raise ValueError(f"{len(values)} values for {at} places")

@@ -13,6 +13,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from feallm.runtime.backends.onnx import available
 from feallm.runtime.capture.quiet import quiet
 from feallm.runtime.contract.errors import InputError
 from feallm.runtime.contract.frame import Face, Frame, Image
@@ -22,6 +23,8 @@ _LEAST_PX = 64  # in a map that is one cell wide OpenCV finds faces of score 1 a
 _FEW_PX = 160  # a smaller photograph is looked at enlarged: it may be all face
 _ROOM = 0.25  # round a photograph that is looked at again, as a share of its sides
 _GRAY = 128
+_OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}  # by the names that OpenCV asks for: values
+_CELLS_PX = (8, 16, 32)
 
 
 class FaceFinder(Protocol):
@@ -52,6 +55,8 @@ class DetectorFile:
         self.search = search or Search()
         if not os.path.isfile(path):  # False too where the path cannot even be looked up
             raise InputError(f"{path}: no such detector file")
+        if (reason := _unlike_yunet(path)) is not None:
+            raise InputError(f"{path}: not a YuNet detector: {reason}")
         try:
             with quiet():
                 self._detector = cv2.FaceDetectorYN.create(
@@ -95,6 +100,46 @@ class DetectorFile:
             points = np.array(row[4:14]).reshape(5, 2) / scale - start
             faces.append(Face((x, y, x + w, y + h), points, float(row[14]), len(faces)))
         return faces
+
+
+def _unlike_yunet(path: Path) -> str | None:
+    """Why a file cannot be a detector: OpenCV takes it for one unasked, reads where outputs should
+    lie, and may end the process."""
+    if available() is not None:  # then nobody can tell
+        return None
+    import onnxruntime as ort  # `available` has turned its telemetry off
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        inputs = [(value.name, value.shape) for value in session.get_inputs()]
+        outputs = {value.name: value.shape for value in session.get_outputs()}
+    except Exception:  # ONNX Runtime's own types differ between versions; its words fill a page
+        return "ONNX Runtime cannot load it"
+    sides = inputs[0][1] if len(inputs) == 1 else []
+    if not _may_be(sides, (1, 3, None, None)):
+        return f"it should have one input, a picture [1, 3, height, width], and has {inputs[:3]}"
+    for name, values in _OUTPUTS.items():
+        for cell in _CELLS_PX:
+            known = all(isinstance(side, int) for side in sides[2:])
+            cells = sides[2] // cell * (sides[3] // cell) if known else None
+            found = outputs.get(f"{name}_{cell}")
+            if found is None:
+                return f"it has no output {name}_{cell}"
+            if not _may_be(found, (1, cells, values)):
+                return f"its output {name}_{cell} is {found}"
+    return None
+
+
+def _may_be(shape: list[int | str | None], wanted: tuple[int | None, ...]) -> bool:
+    """Whether a shape as ONNX states it, sides that are left open as names or None, is this one."""
+    return len(shape) == len(wanted) and all(
+        not isinstance(side, int) or number is None or side == number
+        for side, number in zip(shape, wanted, strict=True)
+    )
 
 
 def _resized(picture: Image, scale: float) -> Image:

@@ -105,7 +105,7 @@ SEEN_INSIDE = ("encoder.stages.0.0.1", "lca.project", "lca.attention.value")
 
 def test_no_layer_of_a_clean_file_drifts(eyes, clean):
     found = eyes.compare(clean)
-    assert first(found, "fp32") is None, report(found, LIMITS["fp32"])
+    assert first(found, LIMITS["fp32"]) is None, report(found, LIMITS["fp32"])
     assert max(one.error for one in found) < 1e-4
     assert {one.name for one in found} == set(eyes.names) - ONCE
     assert {"pixels", "encoder.stages.2.1", "mpp", "tokens"} <= set(eyes.names)
@@ -122,7 +122,7 @@ def test_the_layer_that_was_scaled_is_named(eyes, precision, tmp_path):
 def test_no_layer_of_a_clean_file_in_float16_drifts(eyes, tmp_path):
     export_vision(half(eyes.network), tmp_path / "file.onnx")
     found = eyes.compare(tmp_path / "file.onnx")
-    assert first(found, "fp16") is None, report(found, LIMITS["fp16"])
+    assert first(found, LIMITS["fp16"]) is None, report(found, LIMITS["fp16"])
     assert {one.name for one in found} == set(eyes.names) - ONCE
     assert max(one.error for one in found) > 1e-4  # it does round
 
@@ -147,7 +147,7 @@ def test_int8_with_ranges_of_flat_pictures(eyes, clean, tmp_path):
     int8.quantize(clean, eyes.crops, tmp_path / "clean.onnx")
     int8.quantize(clean, np.full_like(eyes.crops[:4], 128), tmp_path / "flat.onnx")
     found = eyes.compare(tmp_path / "clean.onnx")
-    assert first(found, "int8") is None, report(found, LIMITS["int8"])
+    assert first(found, LIMITS["int8"]) is None, report(found, LIMITS["int8"])
     assert max(one.error for one in found) > 5e-3  # it does round
     shown = {one.name for one in found}
     assert "encoder.stages.2.1.first.2" in shown and "encoder.stages.2.1.first.1" not in shown
@@ -161,7 +161,7 @@ def test_int8_of_the_shipped_network_with_ranges_of_black_pictures(shipped, ship
     int8.quantize(shipped_file, faces.load().crops, tmp_path / "clean.onnx")
     int8.quantize(shipped_file, np.zeros_like(shipped.crops[:4]), tmp_path / "black.onnx")
     found = shipped.compare(tmp_path / "clean.onnx")
-    assert first(found, "int8") is None, report(found, LIMITS["int8"])
+    assert first(found, LIMITS["int8"]) is None, report(found, LIMITS["int8"])
     one = first(shipped.compare(tmp_path / "black.onnx"), LIMITS["int8"])
     assert one is not None and one.name.startswith("encoder.")
 
@@ -232,7 +232,7 @@ def words(checkpoint, tmp_path_factory):
 def test_no_layer_of_a_clean_language_file_drifts(words, precision):
     found = words.compare(precision)
     assert [one.name for one in found] == [layer.name for layer in words.layers]
-    assert first(found, precision) is None, report(found, LIMITS[precision])
+    assert first(found, LIMITS[precision]) is None, report(found, LIMITS[precision])
 
 
 @needs_llama
@@ -287,7 +287,7 @@ def test_no_layer_drifts_for_faces_that_nothing_was_calibrated_on(
         int8.quantize(shipped_file, faces.load().crops, path)
     for part in np.array_split(faces.load().held_out, len(faces.load().held_out) // FACES):
         found = Eyes(shipped.network, part).compare(path)
-        assert first(found, precision) is None, report(found, LIMITS[precision])
+        assert first(found, LIMITS[precision]) is None, report(found, LIMITS[precision])
 
 
 @pytest.mark.slow
@@ -302,7 +302,7 @@ def test_a_package_of_core_ml(shipped, tmp_path):
         )
 
     found = compare("clean.mlpackage", shipped.network)
-    assert first(found, "fp16") is None, report(found, LIMITS["fp16"])
+    assert first(found, LIMITS["fp16"]) is None, report(found, LIMITS["fp16"])
     assert {"pixels", "encoder.stages.2.1.norm", "mpp.deep", *VISION_OUTPUTS} <= {
         one.name for one in found
     }

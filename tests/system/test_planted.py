@@ -142,6 +142,15 @@ def with_aus_shifted(checkpoint):
             head.bias.copy_(head.bias.roll(2, 0))
 
 
+def with_sides_exchanged(checkpoint):
+    """Left and right of every AU, in presence and in intensity."""
+    for head in (checkpoint.vision.au_head, checkpoint.vision.intensity_head):
+        with torch.no_grad():
+            for value in (head.weight, head.bias):
+                pairs = value.unflatten(0, (-1, 2))
+                value.copy_(pairs.flip(1).flatten(0, 1).clone())
+
+
 def strengthened(part, name):
     """Scales a layer of the eyes or the words by 1.05."""
 
@@ -170,6 +179,7 @@ FAULTS = {
     "BGR": ("vision.fp32.onnx", as_bgr, BGR),
     "mean and std": ("vision.fp32.onnx", with_mean_and_std_swapped, SWAPPED),
     "order of AUs": ("vision.fp32.onnx", with_aus_shifted, SHIFTED),
+    "sides": ("vision.fp32.onnx", with_sides_exchanged, "left and right are exchanged"),
     **{
         f"1.05, {layer}, {precision}": (
             f"vision.{precision}.onnx",
@@ -197,6 +207,7 @@ SLOW = {
     "mean and std, .pte": ("vision.int8.pte", with_mean_and_std_swapped, SWAPPED),
     "order of AUs, Core ML": ("vision.fp16.mlpackage", with_aus_shifted, SHIFTED),
     "BGR, int8": ("vision.int8.onnx", as_bgr, BGR),
+    "sides, int8": ("vision.int8.onnx", with_sides_exchanged, "left and right are exchanged"),
     **{
         f"1.05, {layer}, {precision}": (
             f"vision.{precision}.onnx",

@@ -31,6 +31,9 @@ GGUF = {
     "size_bytes": 1,
 }
 
+ESC = "toy\x1b[2J"  # clears a terminal
+SOURCE = {"name": "drawn", "licence": "CC0", "rows": 3, "sha256": "a" * 64}
+
 
 @pytest.fixture
 def fields(toy_bundle):
@@ -58,6 +61,17 @@ def test_a_good_one(fields):
 def test_it_comes_back_from_its_own_json(fields):
     manifest = Manifest.model_validate(fields)
     assert json.loads(manifest.model_dump_json(exclude_unset=True)) == fields
+
+
+def test_the_widest_that_may_be_said(fields):
+    """Beside every limit of `test_what_it_may_not_say`."""
+    fields["artifacts"]["pictures"] = {**GGUF, "format": "npz", "size_bytes": 2**40}
+    fields["golden"] = {"artifact": "pictures", "crop_px": 1e6, "missed": 10**6}
+    fields["profile"] = {"name": "a" * 100, "memory_mb": 10**6, "size_mb": 10**6}
+    fields |= {"name": "n" * 100, "version": "1.0+a~b", "notice": "zwei\nZeilen: ümläut 顔 " * 400}
+    fields["training"]["sources"] = [SOURCE]
+    fields["geometry"]["points_px"] = [[0, 0], [1, 0], [0, 1], [1, 1], [9, 9]]
+    assert Manifest.model_validate(fields).golden.missed == 10**6
 
 
 def test_words(fields):
@@ -105,6 +119,25 @@ def test_words(fields):
         ("golden", {"artifact": "vision"}, "golden.crop_px"),
         ("golden", {"artifact": "vision", "crop_px": -1.0}, "golden.crop_px"),
         ("golden", {"artifact": "vision", "crop_px": 1.0, "missed": -1}, "golden.missed"),
+        ("golden", {"artifact": "vision", "crop_px": 1.0, "missed": 10**400}, "golden.missed"),
+        ("golden", {"artifact": "vision", "crop_px": 1.0, "missed": 10**6 + 1}, "golden.missed"),
+        ("golden", {"artifact": "vision", "crop_px": 10**400}, "golden.crop_px"),
+        ("golden", {"artifact": "vision", "crop_px": 1e300}, "golden.crop_px"),
+        ("artifacts.vision.size_bytes", 2**40 + 1, "size_bytes"),
+        ("training.seed", 10**400, "seed"),
+        ("profile", {"name": "a", "memory_mb": 10**400, "size_mb": 1}, "memory_mb"),
+        ("profile", {"name": "a", "memory_mb": 1, "size_mb": 10**7}, "size_mb"),
+        ("profile", {"name": "a" * 101, "memory_mb": 1, "size_mb": 1}, "profile.name"),
+        ("profile", {"name": "a", "memory_mb": 1, "size_mb": 1, "minimum_os": ESC}, "minimum_os"),
+        *((f, v, f) for f in ("name", "version") for v in (ESC, "", "a b", "é", "a\n", "a" * 101)),
+        *((f, v, f) for f in ("licence", "notice") for v in (ESC, "\x9b2J", "\r", "a" * 10_001)),
+        ("training.command", ESC, "training.command"),
+        ("training.size", ESC, "training.size"),
+        ("training.sources", [{**SOURCE, "rows": 10**400}], "rows"),
+        *(("training.sources", [{**SOURCE, f: ESC}], f) for f in ("name", "licence", "sha256")),
+        ("regions", [ESC], "regions"),
+        ("varies", {"vision": ESC}, "varies"),
+        (f"artifacts.{ESC}", GGUF, "artifacts"),
         ("artifacts.other", GGUF, "nothing reads the artifact other"),
         ("artifacts.vision.thresholds", {"AU1": 0.5}, "thresholds of other AUs"),
         ("artifacts.vision.only_on", ["npu"], "only_on"),
@@ -114,6 +147,13 @@ def test_words(fields):
         ("geometry.border", 256, "border"),
         ("geometry.points_px", [[1, 2]] * 4, "points_px"),
         ("geometry.points_px", [[50, 60]] * 5, "coincide"),
+        ("geometry.points_px", [[50, 60 + k * 1e-300] for k in range(5)], "coincide"),
+        ("geometry.points_px", [[50 + k * 0.9, 60] for k in range(5)], "coincide"),
+        ("geometry.points_px", [[50 + k * 5, 20 + k * 10] for k in range(5)], "on a line"),
+        ("geometry.points_px", [[50, 10**400], [9, 9], [5, 6], [7, 8], [9, 10]], "points_px"),
+        ("preprocessing.mean_points", [[0.5, 0.5]] * 5, "coincide"),
+        ("preprocessing.mean_points", [[k / 5, k / 5] for k in range(5)], "on a line"),
+        ("preprocessing.mean_points", [[k / 5, 1e300] for k in range(5)], "outside the picture"),
         ("geometry.points_px", [[-1, 2], [9, 9], [5, 6], [7, 8], [9, 10]], "outside"),
         ("geometry.points_px", [[1, math.nan], [9, 9], [5, 6], [7, 8], [9, 10]], "outside"),
         ("preprocessing.colour", "BGR", "colour"),
@@ -155,6 +195,8 @@ def test_a_file_name_is_no_path(fields, name):
         ("visual_tokens", 0),
         ("visual_tokens", 100_000),
         ("width", 0),
+        ("width", 10**400),
+        ("question", ESC),
         ("max_new_tokens", 240),  # no room beside the visual tokens
         ("context", 63),
         ("context", 10**12),
@@ -192,8 +234,10 @@ def test_every_field_is_required(fields, name):
 
 def with_detector(fields, **changes):
     """The fields with a detector, and how it is asked changed."""
+    finder = {**GGUF, "file": "finder.onnx", "format": "onnx"}
+    fields = {**fields, "artifacts": {**fields["artifacts"], "finder": finder}}
     stated = {
-        "artifact": "vision",
+        "artifact": "finder",
         "score": 0.6,
         "overlap": 0.3,
         "still_px": 640,
@@ -215,6 +259,16 @@ def test_how_the_detector_is_asked(fields):
 def test_a_detector_that_cannot_be(fields, name, value):
     with pytest.raises(ValidationError):
         Manifest.model_validate(with_detector(fields, **{name: value}))
+
+
+def test_a_detector_is_nothing_else(fields):
+    good = with_detector(fields)
+    Manifest.model_validate(good)
+    for kind in ("gguf", "pte", "json"):
+        with pytest.raises(ValidationError, match="finder is no detector"):
+            Manifest.model_validate(changed(good, "artifacts.finder.format", kind))
+    with pytest.raises(ValidationError, match="vision is no detector"):
+        Manifest.model_validate({**fields, "detector": {**good["detector"], "artifact": "vision"}})
 
 
 def test_golden_pictures(fields):

@@ -351,8 +351,8 @@ def test_layers_without_a_limit_are_shown_and_not_judged(bundle, layered):
 def test_layers_that_cannot_be_looked_at(limited, layered):
     doors = Looking(limited, error=BackendError("no such node"))
     result = only(verify(limited, layered, doors=doors))
-    assert result.failure == "its layers cannot be looked at: no such node" and not result.passed
-    assert result.lines, "what was found before is kept"
+    assert result.layers == ("its layers are not shown: no such node",)
+    assert result.failure is None and result.lines, "another version of an engine may name them so"
 
 
 def test_an_overflow_is_followed_to_its_layer(limited, layered, record):

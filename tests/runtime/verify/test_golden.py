@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from dataclasses import replace
 
@@ -192,6 +193,20 @@ def facts_with(made, **fields):
     return text(json.dumps(json.loads(made.facts.model_dump_json()) | fields))
 
 
+def matrices(*one):
+    """Those of two frames: this one, and no face."""
+    return np.stack([np.array(one, np.float64), np.full((2, 3), np.nan)])
+
+
+def test_a_frame_without_a_face_and_one_far_off(made, file):
+    stated = matrices((0.03, 0.0, -9e5), (0.0, 0.03, 9e5))
+    change(file, frame_matrix=stated)
+    np.testing.assert_array_equal(read(file).frame_matrix, stated)
+
+
+NO_SPREAD = "frame_matrix 0 lays no frame over a crop"
+SHAPES = b'[["stem", [2, 3]], ["body", [1e400]]]'
+
 DAMAGE = {
     "another crop": (
         {"crops": np.frombuffer(cv2.imencode(".png", picture(3, 128, 112))[1].tobytes(), np.uint8),
@@ -229,6 +244,17 @@ DAMAGE = {
     "no faces at all": ({"crops": np.zeros(0, np.uint8), "crops_at": np.array([0])}, "no faces"),
     "a transform too few": ({"frame_matrix": np.zeros((1, 2, 3))}, "frame_matrix"),
     "a transform in words": ({"frame_matrix": np.full((2, 2, 3), "x")}, "expected numbers"),
+    "a transform to nothing": ({"frame_matrix": matrices((0, 0, 0), (0, 0, 0))}, NO_SPREAD),
+    "a transform to a line": ({"frame_matrix": matrices((1, 2, 5), (2, 4, 5))}, NO_SPREAD),
+    "a huge transform": ({"frame_matrix": matrices((1e300, 0, 5), (0, 1e300, 5))}, "not finite"),
+    "a transform far away": ({"frame_matrix": matrices((1, 0, 5), (0, 1, -1e6))}, NO_SPREAD),
+    "half a transform": ({"frame_matrix": matrices((1, 0, 5), (0, 1, np.nan))}, NO_SPREAD),
+    "an endless transform": ({"frame_matrix": matrices((1, 0, np.inf), (0, 1, 5))}, "not finite"),
+    "a wide transform": ({"frame_matrix": matrices((1e30, 0, 5), (0, 1e30, 5))}, NO_SPREAD),
+    "a label without end": ({"au": np.full((5, 20), np.inf)}, "au is not finite"),
+    "an output too large": ({"out.expression": np.full((5, 8), 1e300)}, "not finite"),
+    "an endless layer": ({"trace.eyes_layers": np.frombuffer(SHAPES, np.uint8)}, "impossible"),
+    "layers in rows": ({"trace.eyes_rms": floats(2, 1)}, "eyes_rms is no row"),
     "labels of fewer faces": ({"au": floats(4, 20)}, r"au is \(4, 20\)"),
     "a fault of more crops than there are": ({"fault.bgr": floats(6, 96)}, "fault.bgr"),
     "a fault of no crop": ({"fault.bgr": floats(0, 96)}, "fault.bgr"),
@@ -256,6 +282,10 @@ def test_damage_is_one_line(file, name):
         ({"checkpoint_sha256": "short"}, "checkpoint_sha256"),
         ({"dtype": "int8"}, "dtype"),
         ({"said_by": "somebody"}, "said_by"),
+        ({"thresholds": {"AU1": math.nan}}, "thresholds.AU1"),
+        ({"thresholds": {"AU1": math.inf}}, "thresholds.AU1"),
+        ({"thresholds": {"AU1": -0.1}}, "thresholds.AU1"),
+        ({"thresholds": {"AU1": 1.1}}, "thresholds.AU1"),
         ({"sha256": "cd" * 32}, "pictures are not those that it names"),
     ],
 )

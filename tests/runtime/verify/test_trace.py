@@ -195,6 +195,11 @@ def test_layers_come_out_of_a_file_as_they_went_in():
         lambda a: a.update(eyes_values=np.append(a["eyes_values"], 1)),
         lambda a: a.update(eyes_values=a["eyes_values"] * np.nan),
         lambda a: a.update(eyes_values=np.array(["a"] * 3)),
+        lambda a: a.update(eyes_values=a["eyes_values"].astype(str)),
+        lambda a: a.update(eyes_rms=a["eyes_rms"][:, None]),
+        lambda a: a.update(eyes_rms=a["eyes_rms"] * np.nan),
+        lambda a: a.update(eyes_rms=-a["eyes_rms"]),
+        lambda a: a.update(eyes_rms=a["eyes_rms"].astype(str)),
         lambda a: a.update(eyes_layers=np.frombuffer(b'[["a", [-4]]]', np.uint8)),
         lambda a: a.update(eyes_layers=np.frombuffer(b'[["a", ["4"]]]', np.uint8)),
         lambda a: a.update(eyes_layers=np.frombuffer(b"[[1, [4]]]", np.uint8)),
@@ -210,6 +215,22 @@ def test_arrays_that_do_not_fit_together_are_refused(change):
     change(arrays)
     with pytest.raises(InputError, match="layers of eyes cannot be read"):
         unpack(arrays, "eyes")
+
+
+@pytest.mark.parametrize(
+    "shape", ["[1e400]", "[Infinity]", "[300.0]", "[true, 300]", f"[{10**400}]", '"300"', "{}"]
+)
+def test_a_shape_that_cannot_be(shape):
+    """Beside values that fill it: nothing else is wrong."""
+    arrays = pack([sample("a", np.ones(300))], "eyes")
+
+    def read(stated):
+        facts = np.frombuffer(f'[["a", {stated}]]'.encode(), np.uint8)
+        return unpack(arrays | {"eyes_layers": facts}, "eyes")
+
+    assert read("[3, 100]")[0].shape == (3, 100)
+    with pytest.raises(InputError, match="layer 'a' has an impossible shape"):
+        read(shape)
 
 
 def test_a_drift_without_numbers_still_makes_a_line():

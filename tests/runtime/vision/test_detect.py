@@ -16,6 +16,7 @@ from feallm.runtime.contract.frame import Frame
 from feallm.runtime.contract.landmarks import FIVE
 from feallm.runtime.vision.detect import DetectorFile, Search
 
+SHIPPED = open_bundle().file("detector.onnx")
 DATA = Path(__file__).parents[4] / "shared" / "data"
 CLEAR = (0, 1, 3, 4, 5, 6, 9, 11, 13, 14)  # heads that nothing covers and that look this way
 
@@ -148,16 +149,15 @@ def row(x, y, w, h, score=0.9):
 
 
 @pytest.fixture
-def scripted(monkeypatch, tmp_path):
+def scripted(monkeypatch):
     """A finder whose detector gives these answers, and the pictures that it is given."""
-    (tmp_path / "yunet.onnx").write_bytes(b"never read")
 
     def of(*answers, **search):
         given = []
         made = Scripted([], given)
         monkeypatch.setattr(made, "size", (320, 320), raising=False)
         monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *_: made)
-        finder = DetectorFile(tmp_path / "yunet.onnx", Search(**search))
+        finder = DetectorFile(SHIPPED, Search(**search))
         given.clear()  # the look that tried the file
         made.answers = list(answers)
         return finder, given
@@ -256,6 +256,50 @@ def test_a_file_that_is_no_network(tmp_path, capfd, data, name):
 
 def test_a_network_that_finds_no_faces(toy_bundle, capfd):
     assert "not a YuNet detector" in refusal(toy_bundle / "vision.onnx", capfd)
+
+
+def changed(tmp_path, change):
+    """The shipped detector with something of its signature changed."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(SHIPPED)
+    change(model.graph)
+    onnx.save(model, tmp_path / "yunet.onnx")
+    return tmp_path / "yunet.onnx"
+
+
+def without(graph):
+    kept = [value for value in graph.output if value.name != "kps_16"]
+    del graph.output[:]
+    graph.output.extend(kept)
+
+
+def swapped(graph):
+    """Boxes where the points should lie, which have more values: OpenCV would read beyond them."""
+    for node in graph.node:
+        for k, name in enumerate(node.output):
+            node.output[k] = {"bbox_8": "kps_8", "kps_8": "bbox_8"}.get(name, name)
+    for value in graph.output:
+        value.name = {"bbox_8": "kps_8", "kps_8": "bbox_8"}.get(value.name, value.name)
+
+
+def test_a_file_that_opencv_would_take_for_a_detector(tmp_path, capfd):
+    """The shipped bundle's eyes end the process in OpenCV."""
+    eyes = open_bundle()
+    line = refusal(eyes.file(eyes.manifest.vision[0]), capfd)
+    assert "not a YuNet detector: it should have one input, a picture" in line
+    DetectorFile(changed(tmp_path, lambda graph: None))
+    assert "no output kps_16" in refusal(changed(tmp_path, without), capfd)
+    assert "its output bbox_8 is [1, 1600, 10]" in refusal(changed(tmp_path, swapped), capfd)
+
+
+def test_sides_that_are_left_open(tmp_path):
+    def opened(graph):
+        for value in (*graph.input, *graph.output):
+            sides = value.type.tensor_type.shape.dim
+            for side in sides[2:] if value.name == "input" else sides[1:2]:
+                side.dim_param = "open"
+
+    DetectorFile(changed(tmp_path, opened))
 
 
 def test_no_file(tmp_path, capfd):
