@@ -259,6 +259,7 @@ def _words(checkpoint: Checkpoint, tokens: Floats, answers: int | None, tell: Te
         np.concatenate(top),
         np.concatenate(logit),
         np.concatenate(total),
+        tuple(tuple(session.tokenize(text)) for text in said),
     )
 
 

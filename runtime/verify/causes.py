@@ -149,14 +149,9 @@ def of_tokenizer(session: LanguageBackend, question: str, words: Words) -> list[
     found = []
     if session.tokenize(f"{question}\n") != list(words.question):
         found.append("another tokenizer: the question becomes other tokens")
-    again = sum(
-        session.tokenize(said) == [token for token in answer if session.piece(token)]
-        for answer, said in zip(words.answers, words.said, strict=True)
-    )
-    if again < len(words.said) / 2:  # a model writes as its tokenizer cuts, nearly always
-        found.append(
-            f"another tokenizer: {len(words.said) - again} golden answers are cut otherwise"
-        )
+    pairs = zip(words.cut, words.said, strict=True) if words.cut else ()
+    if other := sum(session.tokenize(said) != list(cut) for cut, said in pairs):
+        found.append(f"another tokenizer: {other} golden answers are cut otherwise")
     wrong = sum(
         _text(session, answer) != said
         for answer, said in zip(words.answers, words.said, strict=True)

@@ -61,6 +61,7 @@ class Words:
     top: NDArray[np.int64]  # (T, K)
     logit: Floats  # (T, K)
     total: Floats  # (T,)
+    cut: tuple[tuple[int, ...], ...] = ()  # tokens of each text, as the model's own tokenizer cuts
 
     @property
     def begins(self) -> NDArray[np.int64]:
@@ -133,6 +134,7 @@ def _some(words: Words, rows: NDArray[np.int64]) -> Words | None:
         spoken=np.array([place[int(words.spoken[m])] for m in chosen], np.int64),
         answers=tuple(words.answers[m] for m in chosen),
         said=tuple(words.said[m] for m in chosen),
+        cut=tuple(words.cut[m] for m in chosen) if words.cut else (),
         top=words.top[tokens],
         logit=words.logit[tokens],
         total=words.total[tokens],

@@ -12,6 +12,7 @@ Arrays, N crops, F frames, M answers:
     au, expression   (N, 20) labels 0–5, NaN unknown; (N,) int, -1 unknown
     spoken           (M,) rows of the crops that the words are of
     question         tokens; answer: tokens end to end, cut at answer_at (M+1); said: JSON, texts
+    cut              tokens of the texts as the model's tokenizer cuts them, each text at cut_at
     top, logit       (T, K) the likeliest K tokens at every place of the answers, and their logits
     total            (T,) log of the sum of the exponentials of all logits
     fault.NAME       outputs of the same model with a known fault, on the first crops: `causes`
@@ -83,6 +84,8 @@ def write(golden: Golden, path: Path) -> None:
             "answer": np.array([token for one in words.answers for token in one], np.int32),
             "answer_at": words.begins.astype(np.int32),
             "said": _text(json.dumps(words.said, ensure_ascii=False)),
+            "cut": np.array([token for one in words.cut for token in one], np.int32),
+            "cut_at": np.cumsum([0, *map(len, words.cut)]).astype(np.int32),
             "top": words.top.astype(np.uint16),
             "logit": words.logit,
             "total": words.total,
@@ -184,6 +187,12 @@ def _words(arrays: Arrays, count: int) -> Words:
         raise ValueError("answer_at does not cut the answers")
     if not len(spoken) == len(said) == len(ends) - 1 or not all(isinstance(s, str) for s in said):
         raise ValueError(f"{len(spoken)} answers, {len(said)} texts and {len(ends) - 1} cuts")
+    cuts = _whole("cut_at", arrays, 1).tolist()
+    pieces = _whole("cut", arrays, 1).tolist()
+    if cuts[:1] != [0] or cuts != sorted(cuts) or cuts[-1] != len(pieces):
+        raise ValueError("cut_at does not cut the texts")
+    if len(cuts) not in (1, len(said) + 1):
+        raise ValueError(f"{len(said)} texts, {len(cuts) - 1} of them in tokens")
     if not len(spoken) or not np.diff(ends).all():
         raise ValueError("an answer has no tokens" if len(spoken) else "words without answers")
     if spoken.max() >= count:
@@ -202,6 +211,7 @@ def _words(arrays: Arrays, count: int) -> Words:
         top,
         _shaped("logit", arrays, (places, likeliest)),
         _shaped("total", arrays, (places,)),
+        tuple(tuple(pieces[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)),
     )
 
 

@@ -214,7 +214,7 @@ def test_a_manifest_has_one_form(copy, refusal, write):
 
 def test_an_edited_and_signed_manifest_is_a_new_bundle(copy, edit):
     before = open_bundle(copy).digest
-    edit(name="another toy")
+    edit(name="another-toy")
     assert open_bundle(copy).digest != before
 
 

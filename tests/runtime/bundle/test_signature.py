@@ -42,11 +42,11 @@ def test_a_key_that_did_not_sign(copy, keys, refusal):
 
 def test_another_manifest_under_a_good_signature(copy, keys, edit, refusal):
     keys.sign(copy)
-    edit(name="another toy")
+    edit(name="another-toy")
     assert "not the signature of this manifest" in refusal(copy)
     assert "not the signature of this manifest" in refusal(copy, signed_by=keys.public[0])
     (copy / SIGNATURE).unlink()
-    assert open_bundle(copy).manifest.name == "another toy", "the digest fits: only a key tells"
+    assert open_bundle(copy).manifest.name == "another-toy", "the digest fits: only a key tells"
     assert "not signed" in refusal(copy, signed_by=keys.public[0])
 
 

@@ -120,7 +120,8 @@ class Spelling:
 def spoken(*texts):
     answers = tuple(tuple(map(ord, text)) for text in texts)
     none = np.zeros((0, 1))
-    return Words(np.arange(len(texts)), tuple(map(ord, "Why?\n")), answers, texts, none, none, none)
+    question = tuple(map(ord, "Why?\n"))
+    return Words(np.arange(len(texts)), question, answers, texts, none, none, none, answers)
 
 
 def test_a_tokenizer():
