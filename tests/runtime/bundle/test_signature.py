@@ -92,7 +92,9 @@ def test_a_bundle_without_signature_does_not_load_the_library(copy):
         "import sys; from feallm import open_bundle; open_bundle(sys.argv[1]);"
         "print('cryptography' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code, copy], capture_output=True, text=True)
+    # -I: the folder feallm/ of a checkout would hide an installed package.
+    command = [sys.executable, "-I", "-c", code, copy]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
 
 
