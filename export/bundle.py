@@ -50,6 +50,7 @@ LICENCE = "Apache-2.0"
 MAX_NEW_TOKENS = 180
 TOKENIZER, REPORT, DETECTOR = "tokenizer.json", "measured.json", "detector.onnx"
 MOST_GOLDEN_BYTES = 2_000_000
+_ANSWERS = (None, 10, 3)  # None: about every face
 VARIES = {REPORT: "holds times, which this machine takes a little differently every time"}
 
 Thresholds = dict[str, dict[str, float]]
@@ -181,14 +182,18 @@ def _golden(order: _Order, job: Job, source: str, place: Workplace) -> Path | No
 
     def make(path: Path) -> None:
         order.tell("golden outputs")
-        recorded = reference.record(
-            job.checkpoint,
-            source,
-            _shipped(order.name),
-            frames=frames.load(),
-            command="feallm export",
-        )
-        golden_file.write(recorded, path)
+        for answers in _ANSWERS:  # of a network that was hardly trained they are long
+            recorded = reference.record(
+                job.checkpoint,
+                source,
+                _shipped(order.name),
+                frames=frames.load(),
+                answers=answers,
+                command="feallm export",
+            )
+            golden_file.write(recorded, path)
+            if path.stat().st_size <= MOST_GOLDEN_BYTES:
+                break
         _check_golden(path)
 
     return place.once(goldens.FILE, make)
