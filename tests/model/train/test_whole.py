@@ -47,7 +47,9 @@ def test_train_export_analyze_and_evaluate(tiny, small, packed, feallm, tmp_path
     assert path.read_bytes() == first
 
     bundle = tmp_path / "bundle"
-    code, out, err = feallm("export", "--no-golden", "--checkpoint", path, "--out", bundle, "--no-measure")
+    code, out, err = feallm(
+        "export", "--no-golden", "--checkpoint", path, "--out", bundle, "--no-measure"
+    )
     assert code == 0, err
     assert str(bundle) in out and "language.q8_0.gguf" in err
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o755
